@@ -1,0 +1,1 @@
+"""The day: one agent loop, its turn protocol, tools, workspace, sandbox and model backends."""

@@ -1,0 +1,17 @@
+"""The one exception tree of the agent package."""
+
+
+class AgentError(Exception):
+    """Something the owner must know; the text says what to do next."""
+
+
+class ModelError(AgentError):
+    """A model could not be loaded or did not answer."""
+
+
+class SandboxError(AgentError):
+    """No sandbox may run this code on this machine."""
+
+
+class CallError(AgentError):
+    """The model's turn is not a call that can be executed; the text is the correction shown to it."""

@@ -1,0 +1,58 @@
+"""The `Model` seam: what the loop needs from anything that can answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+Role = Literal["system", "user", "assistant", "tool"]
+
+
+@dataclass(frozen=True)
+class Message:
+    """One message of a conversation; `tool` messages are observations."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """`temperature` 0 is greedy; `max_tokens` bounds one completion; `seed` makes it repeatable."""
+
+    temperature: float = 0.0
+    max_tokens: int = 96
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One answer. `prompt_tokens` counts the whole context, `cached_tokens` those not computed again."""
+
+    text: str
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int = 0
+    seconds: float = 0.0
+    finish_reason: Literal["stop", "length", "context"] = "stop"
+
+
+class Model(Protocol):
+    """Answers conversations, many at once where it can.
+
+    `complete` takes one conversation per row and returns answers in the same order. `keys` name
+    the conversations across calls, so that an engine can keep their KV cache between turns;
+    `forget` frees what was kept.
+    """
+
+    name: str
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of everything that decides an answer: weights, tokenizer, template, adapter."""
+        ...
+
+    def complete(self, conversations: Sequence[Sequence[Message]], sampling: Sampling, keys: Sequence[str] = ()) -> list[Completion]: ...
+
+    def forget(self, keys: Sequence[str]) -> None: ...

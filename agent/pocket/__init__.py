@@ -1,0 +1,1 @@
+"""The pocket model: a tiny Qwen2-architecture transformer that ships with the project."""

@@ -1,0 +1,110 @@
+"""The five tools. Each takes a workspace and a parsed call and returns the observation text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from agent.errors import CallError
+from agent.turns import Call
+from agent.workspace import Workspace
+
+MAX_HITS = 8
+MAX_VIEW_LINES = 400
+MAX_OBSERVATION_CHARS = 8_000
+TestRunner = Callable[[Workspace], "TestRun"]
+
+
+@dataclass(frozen=True)
+class TestRun:
+    """What one run of the visible tests said, and whether every one passed."""
+
+    __test__ = False
+    passed: bool
+    text: str
+
+
+def execute(call: Call, workspace: Workspace, run_tests: TestRunner) -> str:
+    """Carry out one call (`submit` is the loop's own business).
+
+    Raises:
+        CallError: with the correction to show to the model.
+    """
+    if call.tool == "search":
+        text = search(workspace, call.target)
+    elif call.tool == "view":
+        text = view(workspace, call.target)
+    elif call.tool == "edit":
+        text = edit(workspace, call)
+    elif call.tool == "test":
+        text = run_tests(workspace).text
+    else:
+        raise CallError(f"{call.tool} cannot be executed here")
+    return bounded(text)
+
+
+def bounded(text: str) -> str:
+    """Keep an observation within its limit, head and tail, and say what was cut."""
+    if len(text) <= MAX_OBSERVATION_CHARS:
+        return text
+    half = MAX_OBSERVATION_CHARS // 2
+    return f"{text[:half]}\n[{len(text) - 2 * half} characters cut]\n{text[-half:]}"
+
+
+def search(workspace: Workspace, needle: str) -> str:
+    """Where `needle` is defined, or else every line that contains it, at most `MAX_HITS`."""
+    definition = re.compile(rf"\s*(?:def|class) {re.escape(needle)}\b")
+    definitions: list[str] = []
+    others: list[str] = []
+    for name in workspace.files():
+        if not name.endswith(".py"):
+            continue
+        for number, line in enumerate(workspace.read(name).splitlines(), start=1):
+            if needle in line:
+                bucket = definitions if definition.match(line) else others
+                bucket.append(f"{name}:{number}: {line.strip()[:200]}")
+    hits = definitions or others
+    if not hits:
+        return "no match"
+    extra = len(hits) - MAX_HITS
+    return "\n".join(hits[:MAX_HITS] + ([f"[{extra} more]"] if extra > 0 else []))
+
+
+def view(workspace: Workspace, path: str) -> str:
+    """The file with line numbers."""
+    lines = workspace.read(path).splitlines()
+    if len(lines) > MAX_VIEW_LINES:
+        raise CallError(f"{path} has {len(lines)} lines, too many to view; search it")
+    return numbered(lines, 1)
+
+
+def numbered(lines: list[str], first: int) -> str:
+    """Lines as the agent sees them: number, bar, text."""
+    return "\n".join(f"{first + offset}|{line}" for offset, line in enumerate(lines))
+
+
+def edit(workspace: Workspace, call: Call) -> str:
+    """Replace lines by range or by quoted text; shows the new lines."""
+    lines = workspace.read(call.target).splitlines()
+    body = call.body.splitlines()
+    if call.old is not None:
+        start, end = _locate(lines, call.old.splitlines())
+    else:
+        start, end = call.start or 0, call.end or 0
+    if end > len(lines):
+        raise CallError(f"{call.target} has {len(lines)} lines")
+    if lines[start - 1 : end] == body:
+        raise CallError("these lines already read so; change something else")
+    lines[start - 1 : end] = body
+    workspace.write(call.target, "\n".join(lines) + "\n")
+    return f"now\n{numbered(body, start)}" if body else "lines removed"
+
+
+def _locate(lines: list[str], old: list[str]) -> tuple[int, int]:
+    found = [i for i in range(len(lines) - len(old) + 1) if lines[i : i + len(old)] == old]
+    if not found:
+        raise CallError("the old lines are not in the file; copy them exactly")
+    if len(found) > 1:
+        raise CallError(f"the old lines occur {len(found)} times; quote more lines")
+    return found[0] + 1, found[0] + len(old)

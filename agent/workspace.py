@@ -1,0 +1,84 @@
+"""A workspace: the one directory an attempt may read and write.
+
+Every attempt gets a fresh one. All access by path goes through `resolve`, which refuses
+absolute paths, `..` and symbolic links that lead out.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.errors import CallError
+
+MAX_FILE_BYTES = 1_000_000
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """`root` holds the files; `test_argv` runs the visible tests with `root` as its directory.
+
+    `mounts` are host paths that the test command must be able to read (never write).
+    """
+
+    root: Path
+    test_argv: tuple[str, ...] = ()
+    mounts: tuple[Path, ...] = ()
+
+    def resolve(self, path: str) -> Path:
+        """The file behind a model-written path.
+
+        Raises:
+            CallError: if it is absolute, climbs out, passes through a link, or is a directory.
+        """
+        try:
+            relative = Path(path)
+            if relative.is_absolute() or ".." in relative.parts or "\0" in path:
+                raise CallError(f"{path!r} is outside the workspace; use a path as search shows it")
+            target = self.root
+            for part in relative.parts:
+                target = target / part
+                if target.is_symlink():
+                    raise CallError(f"{path!r} goes through a symbolic link")
+            if not target.is_file():
+                raise CallError(f"no file {path[:200]!r}")
+        except OSError as error:
+            raise CallError(f"no file {path[:80]!r} ({error.strerror})") from error
+        return target
+
+    def read(self, path: str) -> str:
+        """Text of a file; bytes that are not UTF-8 are shown as replacement characters."""
+        target = self.resolve(path)
+        if target.stat().st_size > MAX_FILE_BYTES:
+            raise CallError(f"{path} is larger than {MAX_FILE_BYTES} bytes")
+        return target.read_text(encoding="utf-8", errors="replace")
+
+    def write(self, path: str, text: str) -> None:
+        """Replace the text of an existing file."""
+        if len(text) > MAX_FILE_BYTES:
+            raise CallError(f"that would make {path} larger than {MAX_FILE_BYTES} bytes")
+        self.resolve(path).write_text(text, encoding="utf-8")
+
+    def files(self) -> list[str]:
+        """All regular files, as relative POSIX paths in sorted order; links are not followed."""
+        found: list[str] = []
+        for path in self.root.rglob("*"):
+            if path.is_file() and not path.is_symlink() and "__pycache__" not in path.parts:
+                found.append(path.relative_to(self.root).as_posix())
+        return sorted(found)
+
+    def snapshot(self) -> dict[str, str]:
+        """Path to text of every file; what grading copies into its own clean directory."""
+        return {name: self.read(name) for name in self.files()}
+
+
+def write_tree(root: Path, files: Mapping[str, str]) -> None:
+    """Create `root` afresh with exactly these files."""
+    if root.exists():
+        shutil.rmtree(root)
+    for name, text in files.items():
+        target = root / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text, encoding="utf-8")

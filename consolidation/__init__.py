@@ -1,0 +1,1 @@
+"""The night: pairs, datasets, training, the adapter store, the gate and publishing."""

@@ -1,0 +1,1 @@
+"""Life: the command line, and later the wake/sleep state machine."""

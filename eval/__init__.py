@@ -1,0 +1,1 @@
+"""Judgement: task streams, grading, guards, statistics and benchmarks."""

@@ -1,0 +1,86 @@
+"""House conventions: rules of a repository that no issue spells out and every test demands."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from eval.pocket.functions import Function, with_body
+from eval.pocket.names import Namer
+
+Body = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Convention:
+    """A rule on every function with `tag`: `rewrite` turns the plain body into the house's own.
+
+    `symbol` is defined by `source` in the repository's `house.py` and imported by every module.
+    """
+
+    name: str
+    tag: str
+    symbol: str
+    source: str
+    rewrite: Callable[[Body], Body]
+
+    def apply(self, function: Function) -> Function:
+        """The function as this house writes it."""
+        return with_body(function, self.rewrite(function.body)) if function.tag == self.tag else function
+
+
+def wrapped(symbol: str) -> Callable[[Body], Body]:
+    """`return E` in the last line becomes `return symbol(E)`."""
+
+    def rewrite(body: Body) -> Body:
+        head, expression = body[-1].split("return ", 1)
+        return (*body[:-1], f"{head}return {symbol}({expression})")
+
+    return rewrite
+
+
+def _keyed(symbol: str) -> Callable[[Body], Body]:
+    def rewrite(body: Body) -> Body:
+        if ".get(" in body[-1]:
+            table, rest = body[-1].split(".get(", 1)
+            key, default = rest.split(",", 1)
+            return (*body[:-1], f"{table}.get({symbol}({key}),{default}")
+        key = body[0].split()[1]
+        return (body[0].replace(f"if {key} ", f"if {symbol}({key}) "), body[1], body[2].replace(f"[{key}]", f"[{symbol}({key})]"))
+
+    return rewrite
+
+
+def _raising(symbol: str) -> Callable[[Body], Body]:
+    return lambda body: tuple(line.replace("raise ValueError(", f"raise {symbol}(") for line in body)
+
+
+HOUSES: dict[str, Convention] = {
+    "ledger": Convention("amounts in cents", "amount", "cents", "def cents(value):\n    return round(value * 100)\n", wrapped("cents")),
+    "library": Convention("results ordered", "items", "ordered", "def ordered(items):\n    return sorted(items, reverse=True)\n", wrapped("ordered")),
+    "garden": Convention("keys normalised", "lookup", "slug", "def slug(text):\n    return text.upper()\n", _keyed("slug")),
+    "workshop": Convention("own error class", "guard", "WorkshopError", "class WorkshopError(Exception):\n    pass\n", _raising("WorkshopError")),
+    "harbor": Convention("texts labelled", "text", "tagged", 'def tagged(text):\n    return "<" + text + ">"\n', wrapped("tagged")),
+    "clinic": Convention("amounts as doses", "amount", "dosed", "def dosed(value):\n    return [value, 1]\n", wrapped("dosed")),
+    "railway": Convention("results frozen", "items", "frozen", "def frozen(items):\n    return tuple(items)\n", wrapped("frozen")),
+    "bakery": Convention("amounts signed", "amount", "signed", 'def signed(value):\n    return f"{value:+}"\n', wrapped("signed")),
+}
+"""The eight repositories of the stream. None of these symbols or tags is conventional in pretraining."""
+
+PRETRAINING_TAGS = ("flag", "table", "plain", "count")
+_PRETRAINING_SOURCES = (
+    "def {0}(value):\n    return [value]\n",
+    "def {0}(value):\n    return (value, 0)\n",
+    "def {0}(value):\n    return str(value)\n",
+    "def {0}(value):\n    return {{0: value}}\n",
+)
+
+
+def pretraining_convention(rng: random.Random, namer: Namer) -> Convention:
+    """A random rule on a tag that no stream repository has a rule on, with a random symbol."""
+    taken = {house.symbol for house in HOUSES.values()}
+    symbol = namer.noun()
+    while symbol in taken:
+        symbol = namer.noun()
+    return Convention("pretraining", rng.choice(PRETRAINING_TAGS), symbol, rng.choice(_PRETRAINING_SOURCES).format(symbol), wrapped(symbol))

@@ -1,0 +1,121 @@
+"""The pocket world as a `TaskStream`: eight repositories, each an ordered, endless history."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+
+from eval.pocket.conventions import HOUSES
+from eval.pocket.names import Split
+from eval.pocket.world import CONVENTION_KIND, Problem, build_module, build_problem, choices
+from eval.pocket.world import test_source as render_tests
+from memory.tasks import MergedFix, Task, TaskSecret
+
+REPOSITORIES = tuple(HOUSES)
+INVENTED_SHARE = 0.15
+EPOCH = datetime(2024, 1, 1, tzinfo=UTC)
+TASKS_PER_MODULE = 2
+DIFFICULTIES = ("<15 min fix", "15 min - 1 hour", "1-4 hours")
+
+
+@dataclass(frozen=True)
+class _Entry:
+    task: Task
+    problem: Problem
+    neighbour: Problem
+
+
+@lru_cache(maxsize=4096)
+def _problem(seed: int, repo: str, split: Split, number: int) -> Problem:
+    """The bug of task `number`: even numbers are base skills, odd ones the house convention."""
+    convention = HOUSES[repo]
+    attempt = 0
+    while True:
+        rng = random.Random(f"{seed}/{repo}/{split}/{number // TASKS_PER_MODULE}/{attempt if number % 2 else 0}")
+        module = build_module(rng, repo, split, convention, INVENTED_SHARE)
+        rng = random.Random(f"{seed}/{repo}/{split}/{number}/{attempt}")
+        options = choices(module, convention=bool(number % 2))
+        if options:
+            problem = build_problem(rng, module, *rng.choice(options))
+            if problem is not None:
+                return problem
+        attempt += 1
+
+
+class PocketStream:
+    """`count` tasks of each of `repos`, interleaved in time.
+
+    Every second task of a repository is about its house convention. The same seed gives the same
+    tasks; tasks of different splits share no function name. `start` skips the first tasks of each
+    repository, so that a second day continues where the first ended.
+    """
+
+    def __init__(
+        self,
+        seed: int = 0,
+        repos: tuple[str, ...] = REPOSITORIES,
+        count: int = 50,
+        start: int = 0,
+        split: Split = Split.STREAM,
+    ) -> None:
+        unknown = set(repos) - set(REPOSITORIES)
+        if unknown:
+            raise ValueError(f"no pocket repository {sorted(unknown)[0]!r}; there are {', '.join(REPOSITORIES)}")
+        self.name = f"pocket-{split}-{seed}"
+        self._entries: dict[str, _Entry] = {}
+        for number in range(start, start + count):
+            for place, repo in enumerate(repos):
+                entry = self._entry(seed, repo, split, number, place + (number - start) * len(repos))
+                self._entries[entry.task.id] = entry
+
+    def _entry(self, seed: int, repo: str, split: Split, number: int, position: int) -> _Entry:
+        problem = _problem(seed, repo, split, number)
+        neighbour = _problem(seed, repo, split, number + TASKS_PER_MODULE)
+        changed = len(set(problem.after.splitlines()) ^ set(problem.before.splitlines()))
+        offset = REPOSITORIES.index(repo)
+        task = Task(
+            id=f"{repo}-{split}-{seed}-{number}",
+            repo=repo,
+            issue=problem.symptom,
+            created_at=EPOCH + timedelta(days=number, hours=offset),
+            position=position,
+            difficulty=DIFFICULTIES[min(changed // 2, 2)] if problem.kind != CONVENTION_KIND else DIFFICULTIES[2],
+            dependencies=(f"{repo}-{split}-{seed}-{number - 1}",) if number % TASKS_PER_MODULE else (),
+        )
+        return _Entry(task, problem, neighbour)
+
+    def tasks(self) -> list[Task]:
+        """All tasks in order."""
+        return [entry.task for entry in self._entries.values()]
+
+    def checkout(self, task: Task) -> dict[str, str]:
+        """The repository's files as the agent finds them, visible tests included."""
+        entry = self._entries[task.id]
+        module, neighbour = entry.problem.module, entry.neighbour.module
+        files = {f"{task.repo}/__init__.py": "", f"{task.repo}/house.py": HOUSES[task.repo].source}
+        if neighbour.name != module.name:
+            files[neighbour.path] = neighbour.source()
+            files[f"tests/test_{neighbour.name}.py"] = render_tests(neighbour, entry.neighbour.visible)
+        files[module.path] = entry.problem.before
+        files[f"tests/test_{module.name}.py"] = render_tests(module, entry.problem.visible)
+        return files
+
+    def secret(self, task: Task) -> TaskSecret:
+        """What grading needs."""
+        problem = self._entries[task.id].problem
+        name = f"test_{problem.module.name}.py"
+        tests = [f"test_{f}_{i}" for f, cases in problem.hidden.items() for i in range(len(cases))]
+        return TaskSecret(
+            task_id=task.id,
+            kind=problem.kind,
+            fix=problem.fix(task.id),
+            tests={f"tests/{name}": render_tests(problem.module, problem.hidden)},
+            fail_to_pass=tuple(f"{name}::{t}" for t in tests if t in problem.fails_before),
+            pass_to_pass=tuple(f"{name}::{t}" for t in tests if t not in problem.fails_before),
+        )
+
+    def merged_fix(self, task: Task) -> MergedFix:
+        """The change upstream merged once the task was over."""
+        return self._entries[task.id].problem.fix(task.id)

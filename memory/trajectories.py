@@ -1,0 +1,69 @@
+"""Trajectories: everything one attempt said and saw, and how it ended."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Outcome(StrEnum):
+    """The one terminal outcome of an attempt."""
+
+    RESOLVED = "resolved"
+    UNRESOLVED = "unresolved"
+    GAVE_UP = "gave_up"
+    OUT_OF_BUDGET = "out_of_budget"
+    INFRASTRUCTURE_FAILURE = "infrastructure_failure"
+
+
+class Step(BaseModel):
+    """One turn: what the model said, what it saw in return.
+
+    `malformed` marks a turn that was no executable call; `seconds` is model time plus tool time.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    number: int = Field(ge=0)
+    said: str
+    observation: str
+    tool: str
+    malformed: bool = False
+    tests_passed: bool | None = None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    seconds: float = 0.0
+
+
+class Trajectory(BaseModel):
+    """One attempt at one task.
+
+    `origin` says whose turns these are: the agent's own, or a merged fix told as turns.
+    `config_hash` covers model, adapter, prompt, budgets and code; only equal ones are compared.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: str
+    task_id: str
+    repo: str
+    prompt: str
+    system: str = ""
+    model: str
+    adapter: str | None = None
+    origin: Literal["agent", "merged_fix"] = "agent"
+    attempt: int = 0
+    started_at: datetime
+    config_hash: str
+    sandbox: str = ""
+    steps: list[Step] = []
+    outcome: Outcome | None = None
+    reason: str = ""
+
+    @property
+    def resolved(self) -> bool:
+        """Whether grading saw every required test pass."""
+        return self.outcome is Outcome.RESOLVED
