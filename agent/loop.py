@@ -7,8 +7,9 @@ every attempt ends in exactly one outcome.
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
@@ -141,30 +142,37 @@ def conversation(trajectory: Trajectory) -> list[Message]:
 
 
 def run(
-    attempts: Sequence[Attempt],
+    attempts: Iterable[Attempt],
     model: Model,
     run_tests: TestRunner,
     grade: Grader,
     recorder: Recorder,
     sampling: Sampling | None = None,
-    on_end: Callable[[Trajectory], None] = lambda trajectory: None,
-) -> list[Trajectory]:
-    """Play attempts to their ends; a sandbox that breaks ends only the attempts that needed it."""
+    width: int = 32,
+) -> Iterator[Trajectory]:
+    """Play attempts to their ends, `width` at a time, and yield each trajectory as it ends.
+
+    Attempts are taken from the iterable only when there is room, so that workspaces can be made
+    late. A sandbox that breaks ends only the attempts that needed it.
+    """
     sampling = sampling or Sampling()
-    for attempt in attempts:
-        recorder.began(attempt.trajectory)
-    going = list(attempts)
+    waiting = iter(attempts)
+    going: list[Attempt] = []
     with ThreadPoolExecutor(max_workers=2) as pool:
-        while going:
+        while True:
+            for attempt in itertools.islice(waiting, width - len(going)):
+                recorder.began(attempt.trajectory)
+                going.append(attempt)
+            if not going:
+                return
             completions = model.complete([a.messages for a in going], sampling, [a.trajectory.id for a in going])
             ends = list(pool.map(lambda pair: _turn(*pair, run_tests, grade, recorder), zip(going, completions, strict=True)))
             finished = [a for a, ended in zip(going, ends, strict=True) if ended]
+            going = [a for a, ended in zip(going, ends, strict=True) if not ended]
             model.forget([a.trajectory.id for a in finished])
             for attempt in finished:
                 recorder.ended(attempt.trajectory)
-                on_end(attempt.trajectory)
-            going = [a for a, ended in zip(going, ends, strict=True) if not ended]
-    return [attempt.trajectory for attempt in attempts]
+                yield attempt.trajectory
 
 
 def _turn(attempt: Attempt, completion: Completion, run_tests: TestRunner, grade: Grader, recorder: Recorder) -> bool:
@@ -186,8 +194,3 @@ def _turn(attempt: Attempt, completion: Completion, run_tests: TestRunner, grade
     except (SandboxError, OSError) as error:
         trajectory.outcome, trajectory.reason = Outcome.INFRASTRUCTURE_FAILURE, str(error)[:500]
     return trajectory.outcome is not None
-
-
-def own_words(messages: Iterable[Message]) -> list[str]:
-    """The agent's turns of a conversation."""
-    return [message.content for message in messages if message.role == "assistant"]

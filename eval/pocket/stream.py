@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
+from eval.errors import EvalError
 from eval.pocket.conventions import HOUSES
 from eval.pocket.names import Split
-from eval.pocket.world import CONVENTION_KIND, Problem, build_module, build_problem, choices
+from eval.pocket.world import CONVENTION_KIND, Module, Problem, build_module, build_problem, choices
 from eval.pocket.world import test_source as render_tests
 from memory.tasks import MergedFix, Task, TaskSecret
 
@@ -28,20 +30,24 @@ class _Entry:
 
 
 @lru_cache(maxsize=4096)
-def _problem(seed: int, repo: str, split: Split, number: int) -> Problem:
-    """The bug of task `number`: even numbers are base skills, odd ones the house convention."""
-    convention = HOUSES[repo]
-    attempt = 0
-    while True:
-        rng = random.Random(f"{seed}/{repo}/{split}/{number // TASKS_PER_MODULE}/{attempt if number % 2 else 0}")
-        module = build_module(rng, repo, split, convention, INVENTED_SHARE)
+def _module_problems(seed: int, repo: str, split: Split, number: int) -> tuple[Problem, Problem]:
+    """A module's two bugs: one of a base skill, one about the house convention."""
+    for attempt in itertools.count():
         rng = random.Random(f"{seed}/{repo}/{split}/{number}/{attempt}")
-        options = choices(module, convention=bool(number % 2))
-        if options:
-            problem = build_problem(rng, module, *rng.choice(options))
-            if problem is not None:
-                return problem
-        attempt += 1
+        module = build_module(rng, repo, split, HOUSES[repo], INVENTED_SHARE)
+        found = [_draw(rng, module, convention) for convention in (False, True)]
+        if found[0] is not None and found[1] is not None:
+            return found[0], found[1]
+    raise AssertionError("unreachable")
+
+
+def _draw(rng: random.Random, module: Module, convention: bool) -> Problem | None:
+    options = choices(module, convention)
+    return build_problem(rng, module, *rng.choice(options)) if options else None
+
+
+def _problem(seed: int, repo: str, split: Split, number: int) -> Problem:
+    return _module_problems(seed, repo, split, number // TASKS_PER_MODULE)[number % TASKS_PER_MODULE]
 
 
 class PocketStream:
@@ -62,15 +68,15 @@ class PocketStream:
     ) -> None:
         unknown = set(repos) - set(REPOSITORIES)
         if unknown:
-            raise ValueError(f"no pocket repository {sorted(unknown)[0]!r}; there are {', '.join(REPOSITORIES)}")
+            raise EvalError(f"no pocket repository {sorted(unknown)[0]!r}; there are {', '.join(REPOSITORIES)}")
         self.name = f"pocket-{split}-{seed}"
         self._entries: dict[str, _Entry] = {}
         for number in range(start, start + count):
-            for place, repo in enumerate(repos):
-                entry = self._entry(seed, repo, split, number, place + (number - start) * len(repos))
+            for repo in repos:
+                entry = self._entry(seed, repo, split, number)
                 self._entries[entry.task.id] = entry
 
-    def _entry(self, seed: int, repo: str, split: Split, number: int, position: int) -> _Entry:
+    def _entry(self, seed: int, repo: str, split: Split, number: int) -> _Entry:
         problem = _problem(seed, repo, split, number)
         neighbour = _problem(seed, repo, split, number + TASKS_PER_MODULE)
         changed = len(set(problem.after.splitlines()) ^ set(problem.before.splitlines()))
@@ -80,7 +86,7 @@ class PocketStream:
             repo=repo,
             issue=problem.symptom,
             created_at=EPOCH + timedelta(days=number, hours=offset),
-            position=position,
+            position=number * len(REPOSITORIES) + offset,
             difficulty=DIFFICULTIES[min(changed // 2, 2)] if problem.kind != CONVENTION_KIND else DIFFICULTIES[2],
             dependencies=(f"{repo}-{split}-{seed}-{number - 1}",) if number % TASKS_PER_MODULE else (),
         )

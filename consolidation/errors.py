@@ -1,0 +1,13 @@
+"""The exception tree of the consolidation package."""
+
+
+class ConsolidationError(Exception):
+    """Something the owner must know; the text says what to do next."""
+
+
+class TrainingRefused(ConsolidationError):
+    """Training would be, or turned out to be, meaningless; nothing was put to work."""
+
+
+class AdapterError(ConsolidationError):
+    """An adapter folder is missing, damaged, or not what it claims to be."""

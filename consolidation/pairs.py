@@ -1,0 +1,88 @@
+"""Training examples, with where each one comes from."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence, Set
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from agent.loop import conversation
+from agent.model import Message
+from memory.hashing import content_hash
+from memory.trajectories import Trajectory
+
+Source = Literal["agent", "merged_fix"]
+
+
+class Pair(BaseModel):
+    """One example: a whole conversation, of which only the agent's own turns are trained on.
+
+    `source` says whose solution it tells; `content` identifies it whatever it was made from.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    task_id: str
+    repo: str
+    trajectory_id: str
+    source: Source
+    messages: tuple[tuple[Literal["system", "user", "assistant", "tool"], str], ...] = Field(min_length=2)
+
+    @property
+    def content(self) -> str:
+        """Hash of the messages alone."""
+        return content_hash(self.messages)
+
+    def conversation(self) -> list[Message]:
+        """The messages as the turn protocol has them."""
+        return [Message(role, text) for role, text in self.messages]
+
+
+def pair_of(trajectory: Trajectory, source: Source) -> Pair:
+    """A resolved trajectory as an example, word for word."""
+    messages = tuple((m.role, m.content) for m in conversation(trajectory))
+    return Pair(task_id=trajectory.task_id, repo=trajectory.repo, trajectory_id=trajectory.id, source=source, messages=messages)
+
+
+Encoder = Callable[[Sequence[Message]], tuple[list[int], list[bool]]]
+"""Messages to token ids and the mask of the agent's own words; the served model provides it."""
+
+
+@dataclass
+class Filtered:
+    """What passed, encoded, and how many were dropped for which reason."""
+
+    pairs: list[Pair] = field(default_factory=list)
+    encoded: list[tuple[list[int], list[bool]]] = field(default_factory=list)
+    dropped: Counter[str] = field(default_factory=Counter)
+
+
+def filter_pairs(pairs: Iterable[Pair], encode: Encoder, context: int, held_out: Set[str] = frozenset()) -> Filtered:
+    """Keep what may be trained on.
+
+    Dropped are pairs of held-out tasks (`leak`, by task id or by content hash of the issue
+    message), second copies (`duplicate`), conversations longer than `context` tokens
+    (`too_long`: never truncated), and those without a word of the agent (`empty`).
+    """
+    result = Filtered()
+    seen: set[str] = set()
+    for pair in pairs:
+        if pair.task_id in held_out or content_hash(pair.messages[0][1]) in held_out:
+            result.dropped["leak"] += 1
+            continue
+        if pair.content in seen:
+            result.dropped["duplicate"] += 1
+            continue
+        ids, own = encode(pair.conversation())
+        if len(ids) > context:
+            result.dropped["too_long"] += 1
+        elif not any(own):
+            result.dropped["empty"] += 1
+        else:
+            seen.add(pair.content)
+            result.pairs.append(pair)
+            result.encoded.append((ids, own))
+    return result

@@ -1,0 +1,73 @@
+"""The skill: which adapter serves which repository. Everything it does not name gets the bare base.
+
+Routing back to the base makes "no regression elsewhere" true by construction; the gate judges
+the routed system as a whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from consolidation.adapters import AdapterStore
+from consolidation.errors import AdapterError
+from memory.hashing import content_hash
+
+LIVE = "live.json"
+PREVIOUS = "previous.json"
+
+
+def skill_id(adapters: Mapping[str, str]) -> str:
+    """Content hash of a routing table (repository to adapter id)."""
+    return content_hash(dict(adapters))
+
+
+class Publisher:
+    """Keeps the live routing table in one file that is replaced atomically; remembers the one before."""
+
+    def __init__(self, folder: Path, adapters: AdapterStore) -> None:
+        self.folder = folder
+        self.adapters = adapters
+
+    def live(self) -> dict[str, str]:
+        """Repository to adapter id of what is live; empty for the bare base."""
+        return self._read(LIVE)
+
+    def routes(self, adapters: Mapping[str, str] | None = None) -> dict[str, Path]:
+        """Repository to verified adapter folder, for the live table or a given one."""
+        table = self.live() if adapters is None else adapters
+        return {repo: self.adapters.get(identity).folder for repo, identity in table.items()}
+
+    def make_live(self, adapters: Mapping[str, str]) -> None:
+        """Put a routing table to work; every adapter's bytes are checked first."""
+        self.routes(adapters)
+        self._write(PREVIOUS, self.live())
+        self._write(LIVE, adapters)
+
+    def rollback(self) -> dict[str, str]:
+        """Make the previous table live again (and the current one the previous: it can be undone)."""
+        previous = self._read(PREVIOUS)
+        self.make_live(previous)
+        return previous
+
+    def _read(self, name: str) -> dict[str, str]:
+        path = self.folder / name
+        if not path.exists():
+            return {}
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+            return {str(repo): str(identity) for repo, identity in data.items()}
+        except (OSError, ValueError, AttributeError) as error:
+            raise AdapterError(f"{path}: not a routing table ({error}); delete it to serve the bare base") from error
+
+    def _write(self, name: str, adapters: Mapping[str, str]) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=self.folder)
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(dict(adapters), file, sort_keys=True)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(self.folder / name)

@@ -1,0 +1,259 @@
+"""`sleepyctl demo`: one day, one night, the next day, in the pocket world; all of it real.
+
+The second day brings new tasks in the same repositories. The frozen base plays it too, task by
+task the same, so that the difference can be put down to the night.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from agent.model import Sampling
+from agent.pocket.model import PocketModel
+from agent.sandbox.ladder import probe
+from consolidation.adapters import AdapterStore
+from consolidation.night import NightReport, Sleeper
+from consolidation.skill import Publisher
+from consolidation.trainers.base import Progress as TrainingProgress
+from consolidation.trainers.child import ChildTrainer
+from daemon.config import Config
+from eval.experience import pairs_of_day
+from eval.guards import BaseSkillGuard, compare
+from eval.play import Player, Routes, by_kind
+from eval.pocket.stream import PocketStream
+from eval.pocket.world import CONVENTION_KIND
+from memory.store import Store
+from memory.tasks import Task
+from memory.trajectories import Trajectory
+
+
+class KindTally(BaseModel):
+    """Resolved of all tasks of one kind."""
+
+    tasks: int
+    resolved: int
+
+
+class DayResult(BaseModel):
+    """One played day: `by_kind` splits house conventions from base skills."""
+
+    tasks: int
+    resolved: int
+    by_kind: dict[str, KindTally]
+
+
+class NightResult(BaseModel):
+    """What the night did. `sources` names whose solutions were learnt from."""
+
+    pairs: int
+    sources: dict[str, int]
+    train_seconds: float
+    loss_first: float
+    loss_last: float
+    verdict: str
+    why: str
+    numbers: dict[str, float]
+
+
+class DayTwo(BaseModel):
+    """The same new tasks, played by the frozen base and by what is live after the night."""
+
+    tasks: int
+    base: DayResult
+    adapted: DayResult
+    change: float
+    change_low: float
+    change_high: float
+
+
+class DemoResult(BaseModel):
+    """The one object that `--json` prints. Rates are pocket results, never SWE-bench results."""
+
+    seed: int
+    config_hash: str
+    day1: DayResult
+    night: NightResult
+    day2: DayTwo
+    wall_seconds: float
+    home: str
+
+
+@dataclass(frozen=True)
+class Demo:
+    """A demo run in a home folder."""
+
+    home: Path
+    seed: int
+    tasks_per_day: int
+    config: Config
+    console: Console
+
+    def run(self) -> DemoResult:
+        """Day, night, day; the live routing table starts from the bare base."""
+        began = time.monotonic()
+        model = PocketModel(threads=self.config.night.threads)
+        sandbox = probe(trusted_generated=True)
+        self.console.print(f"[bold]sleepy demo[/]  seed {self.seed}  model {model.name} {model.fingerprint}  sandbox {sandbox.name}")
+        self.home.mkdir(parents=True, exist_ok=True)
+        with Store(self.home / "sleepy.db") as store:
+            if interrupted := store.interrupted():
+                self.console.print(f"{interrupted} attempts of an interrupted run are closed as infrastructure failures")
+            player = Player(model, sandbox, store, self.config.budget)
+            first, second = self._days()
+            publisher = Publisher(self.home / "live", AdapterStore(self.home / "adapters"))
+            publisher.make_live({})
+            day1 = self._play("day 1", player, store, first, first.tasks(), {}, self.config.day.attempts)
+            report = self._night(model, player, store, publisher, first, day1, second)
+            base = self._play("day 2, frozen base", player, store, second, second.tasks(), {})
+            adapted = self._play("day 2, after the night", player, store, second, second.tasks(), publisher.routes())
+        paired = compare(base, adapted)
+        low, high = paired.interval()
+        result = DemoResult(
+            seed=self.seed,
+            config_hash=report.night.config_hash,
+            day1=day_result(first, _first_attempts(day1)),
+            night=_night_result(report),
+            day2=DayTwo(
+                tasks=paired.n,
+                base=day_result(second, base),
+                adapted=day_result(second, adapted),
+                change=round(-paired.drop, 4),
+                change_low=round(low, 4),
+                change_high=round(high, 4),
+            ),
+            wall_seconds=round(time.monotonic() - began, 1),
+            home=str(self.home),
+        )
+        (self.home / "demo.json").write_text(result.model_dump_json(indent=2), encoding="utf-8")
+        return result
+
+    def _days(self) -> tuple[PocketStream, PocketStream]:
+        repos = self.config.day.repos
+        per_repo = max(2, self.tasks_per_day // len(repos))
+        return PocketStream(self.seed, repos, per_repo), PocketStream(self.seed, repos, per_repo, start=per_repo)
+
+    def _play(
+        self, name: str, player: Player, store: Store, stream: PocketStream, tasks: Sequence[Task], routes: Routes, attempts: int = 1
+    ) -> list[Trajectory]:
+        for task in tasks:
+            store.add_task(task)
+        played: list[Trajectory] = []
+        with self._bar(name, len(tasks) * attempts) as advance:
+            for number in range(attempts):
+                sampling = Sampling() if number == 0 else Sampling(temperature=0.8, seed=self.seed + number)
+                for trajectory in player.play(stream, tasks, routes, sampling):
+                    played.append(trajectory)
+                    advance(f"{sum(t.resolved for t in played)} of {len(played)} resolved")
+        return played
+
+    def _night(
+        self,
+        model: PocketModel,
+        player: Player,
+        store: Store,
+        publisher: Publisher,
+        stream: PocketStream,
+        day: Sequence[Trajectory],
+        tomorrow: PocketStream,
+    ) -> NightReport:
+        config = self.config.night.model_copy(update={"seed": self.seed})
+        guard = BaseSkillGuard(Player(model, player.sandbox, budget=self.config.budget), self.config.day.repos, self.config.day.guard_tasks, self.seed)
+        pairs = pairs_of_day(stream, day, player.sandbox, config.merged_fixes, store)
+        with self._bar("night", 100) as advance:
+
+            def on_step(repo: str, progress: TrainingProgress) -> None:
+                advance(f"{repo}: loss {progress.loss:.3f}", 100 * progress.step / progress.steps)
+
+            sleeper = Sleeper(
+                config=config,
+                base=model.folder,
+                base_hash=model.fingerprint,
+                encode=model.tokenizer.example,
+                trainer=ChildTrainer(),
+                publisher=publisher,
+                recorder=store,
+                work=self.home / "work",
+                examine=guard.examine,
+                on_step=on_step,
+                on_phase=lambda phase: advance(phase, 0),
+            )
+            report = sleeper.sleep(pairs, guard.held_out | {task.id for task in tomorrow.tasks()})
+            advance("done", 100)
+        return report
+
+    @contextmanager
+    def _bar(self, name: str, total: int) -> Iterator[Callable[..., None]]:
+        columns = (TextColumn(f"{name:<24}"), BarColumn(30), TextColumn("{task.fields[note]}"), TimeElapsedColumn())
+        with Progress(*columns, console=self.console) as bar:
+            task = bar.add_task("", total=total, note="")
+
+            def advance(note: str, completed: float | None = None) -> None:
+                bar.update(task, note=note, advance=1 if completed is None else None, completed=completed)
+
+            yield advance
+
+    def show(self, result: DemoResult) -> None:
+        """The table a person understands."""
+        table = Table(title="the second day: new tasks, same repositories", title_justify="left")
+        for column in ("", "frozen base", "after the night", "change"):
+            table.add_column(column, justify="left" if not column else "right")
+        base, adapted = result.day2.base, result.day2.adapted
+        for label, convention in (("house conventions", True), ("base skills", False)):
+            b, a = _group(base, convention), _group(adapted, convention)
+            table.add_row(label, f"{b.resolved} of {b.tasks}", f"{a.resolved} of {a.tasks}", f"{a.resolved - b.resolved:+d}")
+        table.add_row("all", f"{base.resolved} of {base.tasks}", f"{adapted.resolved} of {adapted.tasks}", f"{adapted.resolved - base.resolved:+d}")
+        self.console.print()
+        self.console.print(table)
+        day2, night = result.day2, result.night
+        self.console.print(f"change {day2.change:+.1%}, 95 % interval {day2.change_low:+.1%} to {day2.change_high:+.1%}, one seed")
+        self.console.print(f"night: {night.pairs} examples ({_sources(night.sources)}), loss {night.loss_first:.3f} -> {night.loss_last:.3f}, {night.train_seconds:.0f} s")
+        self.console.print(f"verdict: [bold]{night.verdict}[/] because {night.why}")
+        self.console.print(f"everything lies in {result.home}: sleepy.db (trajectories, nights), adapters/, live/, demo.json")
+        self.console.print(f"took {result.wall_seconds:.0f} s; pocket results, not SWE-bench results")
+
+
+def day_result(stream: PocketStream, trajectories: Sequence[Trajectory]) -> DayResult:
+    """Tallies of a played day."""
+    kinds = {kind: KindTally(tasks=t.tasks, resolved=t.resolved) for kind, t in by_kind(stream, trajectories).items()}
+    return DayResult(tasks=len(trajectories), resolved=sum(t.resolved for t in trajectories), by_kind=kinds)
+
+
+def _first_attempts(trajectories: Sequence[Trajectory]) -> list[Trajectory]:
+    first: dict[str, Trajectory] = {}
+    for trajectory in trajectories:
+        first.setdefault(trajectory.task_id, trajectory)
+    return list(first.values())
+
+
+def _night_result(report: NightReport) -> NightResult:
+    night = report.night
+    assert night.verdict is not None
+    return NightResult(
+        pairs=night.pairs,
+        sources=night.sources,
+        train_seconds=round(night.train_seconds or 0.0, 1),
+        loss_first=round(night.loss_first or 0.0, 4),
+        loss_last=round(night.loss_last or 0.0, 4),
+        verdict="promoted" if night.verdict.promoted else "rejected",
+        why=night.verdict.why,
+        numbers=night.verdict.numbers,
+    )
+
+
+def _group(day: DayResult, convention: bool) -> KindTally:
+    chosen = [tally for kind, tally in day.by_kind.items() if (kind == CONVENTION_KIND) == convention]
+    return KindTally(tasks=sum(t.tasks for t in chosen), resolved=sum(t.resolved for t in chosen))
+
+
+def _sources(sources: dict[str, int]) -> str:
+    names = {"agent": "own successes", "merged_fix": "merged fixes of tasks that were over"}
+    return ", ".join(f"{count} {names.get(source, source)}" for source, count in sorted(sources.items()))

@@ -1,0 +1,62 @@
+"""From a day's trajectories to training pairs: own successes, and merged fixes of tasks that are over."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from agent.loop import NoRecorder, Recorder
+from agent.sandbox.base import Sandbox
+from agent.turns import render_issue
+from agent.workspace import Workspace, write_tree
+from consolidation.pairs import Pair, pair_of
+from consolidation.synthesis.retelling import Solution, is_clean, own_solution, retell
+from eval.grading import VisibleTests, workspace_at
+from memory.tasks import TaskStream
+from memory.trajectories import Trajectory
+
+
+def pairs_of_day(
+    stream: TaskStream,
+    trajectories: Sequence[Trajectory],
+    sandbox: Sandbox,
+    merged_fixes: bool,
+    recorder: Recorder | None = None,
+) -> list[Pair]:
+    """Training pairs of a finished day, own successes first.
+
+    A success that went straight to its end is taken word for word, one with detours is told
+    again without them. With `merged_fixes`, tasks that the agent did not resolve contribute the
+    fix that upstream merged after they were over. Retrieved cases are left out of the prompts:
+    the night teaches to do without them.
+    """
+    recorder = recorder or NoRecorder()
+    tasks = {task.id: task for task in stream.tasks()}
+    with tempfile.TemporaryDirectory(prefix="night-") as name:
+
+        def workspaces(identity: str, files: Mapping[str, str]) -> Workspace:
+            root = Path(name).resolve() / identity
+            write_tree(root, files)
+            return workspace_at(root)
+
+        pairs: list[Pair] = []
+        solutions: list[Solution] = []
+        for trajectory in trajectories:
+            task = tasks[trajectory.task_id]
+            prompt = render_issue(task.repo, task.issue)
+            if not trajectory.resolved:
+                continue
+            if is_clean(trajectory):
+                pairs.append(pair_of(trajectory.model_copy(update={"prompt": prompt}), "agent"))
+            elif (own := own_solution(trajectory, task, stream.checkout(task), prompt, workspaces)) is not None:
+                solutions.append(own)
+        told = list(retell(solutions, workspaces, VisibleTests(sandbox), recorder, sandbox.name))
+        pairs += [pair_of(trajectory, "agent") for trajectory in told]
+        if merged_fixes:
+            solved = {t.task_id for t in trajectories if t.resolved}
+            missed = [tasks[i] for i in dict.fromkeys(t.task_id for t in trajectories) if i not in solved]
+            merged = [Solution(t, stream.checkout(t), render_issue(t.repo, t.issue), stream.merged_fix(t)) for t in missed]
+            told = list(retell(merged, workspaces, VisibleTests(sandbox), recorder, sandbox.name))
+            pairs += [pair_of(trajectory, "merged_fix") for trajectory in told]
+        return pairs

@@ -1,0 +1,72 @@
+"""Grading of pocket tasks: hidden tests, run in the sandbox on a clean copy of what was submitted.
+
+A task is resolved only if every FAIL_TO_PASS and every PASS_TO_PASS test was positively seen as
+passed; a test that is not in the report has not passed.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from agent.errors import SandboxError
+from agent.sandbox.base import Limits, Sandbox
+from agent.tools import TestRun
+from agent.workspace import Workspace, write_tree
+from eval.pocket import runner
+from memory.tasks import TaskSecret
+from memory.trajectories import Outcome
+
+RUNNER = Path(runner.__file__).resolve()
+REPORT = ".report.json"
+LIMITS = Limits(seconds=10.0)
+
+
+def workspace_at(root: Path) -> Workspace:
+    """A pocket workspace whose test command is the runner."""
+    return Workspace(root, (sys.executable, "-I", "-S", str(RUNNER), str(root)), (RUNNER.parent,))
+
+
+class VisibleTests:
+    """The agent's `test` tool: the visible tests, in a sandbox. An unstarted sandbox is an error, a failed test is text."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self.sandbox = sandbox
+
+    def __call__(self, workspace: Workspace) -> TestRun:
+        result = self.sandbox.run(workspace.test_argv, workspace, LIMITS)
+        if result.timed_out:
+            return TestRun(False, f"the tests did not end within {LIMITS.seconds:g} s")
+        return TestRun(result.returncode == 0, result.stdout.strip())
+
+
+def grade(secret: TaskSecret, files: Mapping[str, str], sandbox: Sandbox) -> tuple[Outcome, str]:
+    """The verdict on submitted files, and the first test that decided it."""
+    with tempfile.TemporaryDirectory(prefix="grade-") as name:
+        root = Path(name).resolve() / "repo"
+        source = {path: text for path, text in files.items() if not path.startswith("tests/")}
+        write_tree(root, {**source, **secret.tests})
+        workspace = workspace_at(root)
+        try:
+            sandbox.run((*workspace.test_argv, "--json", str(root / REPORT)), workspace, LIMITS)
+        except SandboxError as error:
+            return Outcome.INFRASTRUCTURE_FAILURE, str(error)
+        results = _report(root / REPORT)
+    for test in (*secret.fail_to_pass, *secret.pass_to_pass):
+        if results.get(test) != "PASSED":
+            return Outcome.UNRESOLVED, f"{test} was not seen to pass"
+    return Outcome.RESOLVED, f"{len(secret.fail_to_pass) + len(secret.pass_to_pass)} tests passed"
+
+
+def _report(path: Path) -> dict[str, str]:
+    """The runner's report; whatever is not one (the code under test can write there) counts as nothing passed."""
+    try:
+        if path.is_symlink() or path.stat().st_size > 1_000_000:
+            return {}
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return {str(k): str(v) for k, v in data.items()} if isinstance(data, dict) else {}

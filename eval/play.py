@@ -1,0 +1,131 @@
+"""Playing tasks: from a stream, a model and a skill to graded trajectories."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+import agent
+from agent.loop import Attempt, Budget, NoRecorder, Recorder, run
+from agent.model import Model, Sampling
+from agent.sandbox.base import Sandbox
+from agent.turns import render_issue
+from agent.workspace import write_tree
+from eval.grading import VisibleTests, grade, workspace_at
+from memory.hashing import content_hash, source_hash
+from memory.tasks import Task, TaskStream
+from memory.trajectories import Outcome, Trajectory
+
+
+class AdaptableModel(Model, Protocol):
+    """A model that can serve one adapter folder, or its bare base."""
+
+    def use(self, adapter: Path | None) -> None: ...
+
+
+Routes = Mapping[str, Path]
+"""Repository to the adapter folder that serves it; every other repository gets the bare base."""
+
+
+@dataclass(frozen=True)
+class Player:
+    """Plays tasks with one model in one sandbox; what it plays is recorded as it happens."""
+
+    model: AdaptableModel
+    sandbox: Sandbox
+    recorder: Recorder = field(default_factory=NoRecorder)
+    budget: Budget = field(default_factory=Budget)
+    width: int = 32
+
+    def play(
+        self,
+        stream: TaskStream,
+        tasks: Sequence[Task],
+        routes: Routes | None = None,
+        sampling: Sampling | None = None,
+        attempts: int = 1,
+        cases: Callable[[Task], tuple[str, ...]] = lambda task: (),
+    ) -> Iterator[Trajectory]:
+        """Attempt every task `attempts` times; trajectories are yielded as they end.
+
+        Tasks are grouped by the adapter that serves them, so that an engine swaps only a few
+        times; within a group they start in order.
+        """
+        routes = routes or {}
+        sampling = sampling or Sampling()
+        secrets = {task.id: stream.secret(task) for task in tasks}
+        folders = {routes.get(task.repo) for task in tasks}
+        with tempfile.TemporaryDirectory(prefix="day-") as name:
+            scratch = Path(name).resolve()
+            for folder in sorted(folders, key=str):
+                self.model.use(folder)
+                group = [task for task in tasks if routes.get(task.repo) == folder]
+                digest = self.config_hash(stream, sampling)
+                yield from run(
+                    (
+                        self._attempt(stream, task, scratch, digest, folder, number, cases(task))
+                        for task in group
+                        for number in range(attempts)
+                    ),
+                    self.model,
+                    VisibleTests(self.sandbox),
+                    lambda trajectory, files: grade(secrets[trajectory.task_id], files, self.sandbox),
+                    self.recorder,
+                    sampling,
+                    self.width,
+                )
+            self.model.use(None)
+
+    def config_hash(self, stream: TaskStream, sampling: Sampling) -> str:
+        """Hash of all that a result depends on, but for the task: model and adapter, budgets, sampling, code."""
+        code = source_hash((Path(agent.__file__).parent,))
+        return content_hash([self.model.fingerprint, self.budget, sampling, stream.name, self.sandbox.name, code])
+
+    def _attempt(
+        self, stream: TaskStream, task: Task, scratch: Path, digest: str, adapter: Path | None, number: int, cases: tuple[str, ...]
+    ) -> Attempt:
+        started = datetime.now(UTC)
+        identity = content_hash([task.id, digest, number, started])
+        root = scratch / identity
+        write_tree(root, stream.checkout(task))
+        trajectory = Trajectory(
+            id=identity,
+            task_id=task.id,
+            repo=task.repo,
+            prompt=render_issue(task.repo, task.issue, cases),
+            model=self.model.name,
+            adapter=adapter.name if adapter is not None else None,
+            attempt=number,
+            started_at=started,
+            config_hash=digest,
+            sandbox=self.sandbox.name,
+        )
+        return Attempt(trajectory, workspace_at(root), self.budget)
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Resolved and all tasks of one kind."""
+
+    tasks: int = 0
+    resolved: int = 0
+
+    @property
+    def rate(self) -> float:
+        """Share resolved; 0 where nothing was tried."""
+        return self.resolved / self.tasks if self.tasks else 0.0
+
+
+def by_kind(stream: TaskStream, trajectories: Sequence[Trajectory]) -> dict[str, Tally]:
+    """Tallies by kind of task, in alphabetical order."""
+    tasks = {task.id: task for task in stream.tasks()}
+    table: dict[str, Tally] = {}
+    for trajectory in trajectories:
+        kind = stream.secret(tasks[trajectory.task_id]).kind
+        old = table.get(kind, Tally())
+        table[kind] = Tally(old.tasks + 1, old.resolved + (trajectory.outcome is Outcome.RESOLVED))
+    return dict(sorted(table.items()))

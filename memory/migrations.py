@@ -1,0 +1,157 @@
+"""How the store's file came to be: named changes of its schema, each applied once, in order, never edited.
+
+To change the schema, append a migration. Those above it have already run on somebody's store.
+The invariants of a trajectory are triggers and constraints, so that no other program that opens
+the file can break them either.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+
+from sqlalchemy import Connection, Engine
+
+from memory.errors import StoreVersionError, UnreadableStoreError
+
+Migration = tuple[str, Callable[[Connection], None]]
+"""A name that is never reused, and the change; it runs inside a transaction that the caller holds."""
+
+LEDGER = """
+CREATE TABLE IF NOT EXISTS migrations (
+    name TEXT PRIMARY KEY NOT NULL,
+    applied_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%f000+00:00', 'now'))
+)
+"""
+
+
+def _first(connection: Connection) -> None:
+    for statement in (
+        """
+        CREATE TABLE tasks (
+            number INTEGER PRIMARY KEY,
+            id TEXT UNIQUE NOT NULL,
+            body TEXT NOT NULL
+        )
+        """,
+        """
+        CREATE TABLE trajectories (
+            id TEXT PRIMARY KEY NOT NULL,
+            task_id TEXT NOT NULL,
+            repo TEXT NOT NULL,
+            prompt TEXT NOT NULL,
+            system TEXT NOT NULL,
+            model TEXT NOT NULL,
+            adapter TEXT,
+            origin TEXT NOT NULL CHECK (origin IN ('agent', 'merged_fix')),
+            attempt INTEGER NOT NULL,
+            started_at TEXT NOT NULL,
+            config_hash TEXT NOT NULL,
+            sandbox TEXT NOT NULL,
+            outcome TEXT CHECK (
+                outcome IN ('resolved', 'unresolved', 'gave_up', 'out_of_budget', 'infrastructure_failure')
+            ),
+            reason TEXT NOT NULL
+        )
+        """,
+        "CREATE INDEX trajectories_by_start ON trajectories (started_at, id)",
+        """
+        CREATE TABLE steps (
+            trajectory_id TEXT NOT NULL REFERENCES trajectories (id),
+            number INTEGER NOT NULL CHECK (number >= 0),
+            said TEXT NOT NULL,
+            observation TEXT NOT NULL,
+            tool TEXT NOT NULL,
+            malformed BOOLEAN NOT NULL,
+            tests_passed BOOLEAN,
+            prompt_tokens INTEGER NOT NULL,
+            completion_tokens INTEGER NOT NULL,
+            seconds REAL NOT NULL,
+            PRIMARY KEY (trajectory_id, number)
+        )
+        """,
+        """
+        CREATE TRIGGER an_attempt_ends_once BEFORE UPDATE ON trajectories WHEN OLD.outcome IS NOT NULL
+        BEGIN SELECT RAISE(ABORT, 'this attempt has already ended'); END
+        """,
+        """
+        CREATE TRIGGER no_step_after_the_end BEFORE INSERT ON steps
+        WHEN (SELECT outcome FROM trajectories WHERE id = NEW.trajectory_id) IS NOT NULL
+        BEGIN SELECT RAISE(ABORT, 'this attempt has already ended'); END
+        """,
+        """
+        CREATE TRIGGER a_step_never_changes BEFORE UPDATE ON steps
+        BEGIN SELECT RAISE(ABORT, 'a recorded step never changes'); END
+        """,
+        """
+        CREATE TABLE nights (
+            id TEXT PRIMARY KEY NOT NULL,
+            started_at TEXT NOT NULL,
+            ended_at TEXT,
+            body TEXT NOT NULL
+        )
+        """,
+        """
+        CREATE TRIGGER a_night_closes_once BEFORE UPDATE ON nights WHEN OLD.ended_at IS NOT NULL
+        BEGIN SELECT RAISE(ABORT, 'this night is already closed'); END
+        """,
+    ):
+        connection.exec_driver_sql(statement)
+
+
+MIGRATIONS: tuple[Migration, ...] = (("0001_tasks_trajectories_nights", _first),)
+
+
+def pending(connection: Connection, path: Path, migrations: Sequence[Migration] = MIGRATIONS) -> list[str]:
+    """Names of the migrations that the store at `path` still lacks, oldest first.
+
+    Raises `UnreadableStoreError` for another program's database and `StoreVersionError` for a store
+    that knows a migration this version does not.
+    """
+    rows = connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE type = 'table'")
+    tables = set(rows.scalars())
+    if "migrations" not in tables:
+        if tables:
+            raise UnreadableStoreError(f"{path} is another program's database, not a store; choose another path for the store")
+        return [name for name, _ in migrations]
+    recorded = set(connection.exec_driver_sql("SELECT name FROM migrations").scalars())
+    if unknown := recorded - {name for name, _ in migrations}:
+        raise StoreVersionError(
+            f"{path} was written by a newer version (it has {', '.join(sorted(unknown))}); upgrade this program"
+        )
+    return [name for name, _ in migrations if name not in recorded]
+
+
+def migrate(engine: Engine, path: Path, migrations: Sequence[Migration] = MIGRATIONS) -> list[str]:
+    """Apply what is pending, each migration in one transaction together with its entry in the ledger.
+
+    Returns the names applied. The engine's transactions must take the write lock at their start:
+    what is pending is asked again under that lock, so that two processes never apply one twice.
+    """
+    done = []
+    for name, apply in migrations:
+        with engine.begin() as connection:
+            if name in pending(connection, path, migrations):
+                connection.exec_driver_sql(LEDGER)
+                apply(connection)
+                connection.exec_driver_sql("INSERT INTO migrations (name) VALUES (?)", (name,))
+                done.append(name)
+    return done
+
+
+def log_ahead(engine: Engine, busy_seconds: float) -> None:
+    """Give the file a write-ahead log, which it keeps: readers then never wait for the writer, nor it for them."""
+    patience = time.monotonic() + busy_seconds
+    with closing(engine.raw_connection()) as connection:
+        while True:
+            try:
+                connection.cursor().execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                # Two that open a new file can refuse each other at once, without SQLite's own waiting.
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > patience:
+                    raise
+                time.sleep(0.01)

@@ -1,0 +1,300 @@
+"""The store: one SQLite file that is the single source of truth for everything remembered.
+
+A step is committed the moment it happened. What was committed survives the death of the process;
+a power cut may cost the last moments but never damages the file (write-ahead log, synchronous=NORMAL).
+No method takes a `TaskSecret`, and no column could hold one.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+from pydantic import ValidationError
+from sqlalchemy import ColumnElement, Connection, column, create_engine, event, func, insert, select, table, update
+from sqlalchemy.pool import QueuePool
+
+from memory.errors import RecordError, StoreError, StoreVersionError, translated
+from memory.migrations import log_ahead, migrate, pending
+from memory.nights import Night
+from memory.tasks import Task
+from memory.trajectories import Outcome, Step, Trajectory
+
+# The columns are the fields of the types, so that a field without a migration fails its first test.
+TASKS = table("tasks", column("number"), column("id"), column("body"))
+TRAJECTORIES = table("trajectories", *(column(name) for name in Trajectory.model_fields if name != "steps"))
+STEPS = table("steps", column("trajectory_id"), *(column(name) for name in Step.model_fields))
+NIGHTS = table("nights", column("id"), column("started_at"), column("ended_at"), column("body"))
+
+PRAGMAS = ("PRAGMA synchronous = NORMAL", "PRAGMA foreign_keys = ON")
+BATCH = 500
+
+
+class Store:
+    """Tasks, trajectories and nights in the SQLite file `path`; made, or brought up to date, on opening.
+
+    One store may be used from many threads; a child process opens its own. `read_only` opens an
+    existing file and never changes it, also while another process writes to it. A writer waits up
+    to `busy_seconds` for another process's transaction. Every method may raise `StoreError`.
+    """
+
+    def __init__(self, path: Path, read_only: bool = False, *, busy_seconds: float = 10.0) -> None:
+        self.path = path
+        self.read_only = read_only
+        self._busy_seconds = busy_seconds
+        self._closed = False
+        self._one_writer = threading.Lock()
+        if read_only and not path.is_file():
+            raise StoreError(f"there is no store at {path}; check the path, or start the daemon once to make one")
+        self._reader = create_engine("sqlite://", creator=self._connect, poolclass=QueuePool, max_overflow=-1)
+        self._writer = self._reader.execution_options(write=True)
+        event.listen(self._reader, "begin", _begin)
+        try:
+            self._prepare()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close every connection; closing twice is harmless."""
+        self._closed = True
+        self._reader.dispose()
+
+    def began(self, trajectory: Trajectory) -> None:
+        """Record that an attempt began: all but its steps and outcome, which have their own calls.
+
+        Raises `RecordError` where the id is taken.
+        """
+        head = trajectory.model_dump(exclude={"steps"})
+        head |= {"started_at": _stamp(trajectory.started_at), "outcome": None, "reason": ""}
+        with self._write(f"attempt {trajectory.id}") as connection:
+            connection.execute(insert(TRAJECTORIES).values(head))
+
+    def stepped(self, trajectory: Trajectory, step: Step) -> None:
+        """Record one step of an attempt that began and has not ended. Raises `RecordError` otherwise, or for a step twice."""
+        with self._write(f"step {step.number} of attempt {trajectory.id}") as connection:
+            _refuse_ended(connection, trajectory.id)
+            connection.execute(insert(STEPS).values(trajectory_id=trajectory.id, **step.model_dump()))
+
+    def ended(self, trajectory: Trajectory) -> None:
+        """Record the one outcome of an attempt, and why. Raises `RecordError` for a second one, or for none."""
+        if trajectory.outcome is None:
+            raise RecordError(f"{trajectory.id} has no outcome; set one before ending the attempt")
+        # A reason may quote an operating system's file name, which Python lets contain half characters that SQLite refuses.
+        reason = trajectory.reason.encode(errors="backslashreplace").decode()
+        with self._write(f"the end of attempt {trajectory.id}") as connection:
+            _refuse_ended(connection, trajectory.id)
+            mine = TRAJECTORIES.c.id == trajectory.id
+            connection.execute(update(TRAJECTORIES).where(mine).values(outcome=trajectory.outcome, reason=reason))
+
+    def interrupted(self) -> int:
+        """Close the attempts that a killed process left without an outcome; returns how many there were.
+
+        Only for the owner of the store, and before it begins attempts of its own.
+        """
+        closed = update(TRAJECTORIES).where(TRAJECTORIES.c.outcome.is_(None))
+        with self._write() as connection:
+            return connection.execute(closed.values(outcome=Outcome.INFRASTRUCTURE_FAILURE, reason="interrupted")).rowcount
+
+    def add_task(self, task: Task) -> None:
+        """Remember a task; again with the same content changes nothing, with another raises `RecordError`."""
+        body = task.model_copy(update={"created_at": _aware(task.created_at)}).model_dump_json()
+        with self._write() as connection:
+            known = connection.execute(select(TASKS.c.body).where(TASKS.c.id == task.id)).scalar()
+            if known is None:
+                connection.execute(insert(TASKS).values(id=task.id, body=body))
+            elif Task.model_validate_json(known) != task:
+                raise RecordError(f"task {task.id} is already recorded with other content; give the changed task a new id")
+
+    def tasks(self) -> list[Task]:
+        """Every task, in the order in which they were added."""
+        with self._read() as connection:
+            bodies = connection.execute(select(TASKS.c.body).order_by(TASKS.c.number)).scalars()
+            return [Task.model_validate_json(body) for body in bodies]
+
+    def trajectory(self, trajectory_id: str) -> Trajectory:
+        """One attempt as far as it is recorded. Raises `RecordError` where there is none."""
+        with self._read() as connection:
+            found = list(_told(connection, TRAJECTORIES.c.id == trajectory_id))
+        if not found:
+            raise RecordError(f"no trajectory {trajectory_id} is recorded; look it up in the list of trajectories")
+        return found[0]
+
+    def trajectories(
+        self,
+        *,
+        repo: str | None = None,
+        outcome: Outcome | None = None,
+        origin: Literal["agent", "merged_fix"] | None = None,
+        adapter: str | None = None,
+        since: datetime | None = None,
+    ) -> list[Trajectory]:
+        """Attempts for which everything given holds, by start; those still going on have no outcome.
+
+        `adapter` "" selects what the bare base model did; `since` is the earliest start, inclusive.
+        """
+        columns = TRAJECTORIES.c
+        exact = ((columns.repo, repo), (columns.outcome, outcome), (columns.origin, origin), (columns.adapter, adapter or None))
+        where = [field == value for field, value in exact if value is not None]
+        if adapter == "":
+            where.append(columns.adapter.is_(None))
+        if since is not None:
+            where.append(columns.started_at >= _stamp(since))
+        with self._read() as connection:
+            return list(_told(connection, *where))
+
+    def outcomes(self) -> dict[Outcome, int]:
+        """How many attempts ended in each outcome, zeros included; merged fixes told as turns count too."""
+        count = select(TRAJECTORIES.c.outcome, func.count()).where(TRAJECTORIES.c.outcome.is_not(None))
+        with self._read() as connection:
+            found = connection.execute(count.group_by(TRAJECTORIES.c.outcome)).all()
+        return dict.fromkeys(Outcome, 0) | {Outcome(outcome): number for outcome, number in found}
+
+    def export_jsonl(self, path: Path) -> int:
+        """Write every trajectory as one line of JSON, by start; returns how many.
+
+        The file appears whole or not at all, and shows one moment even while attempts go on.
+        """
+        try:
+            with tempfile.NamedTemporaryFile(
+                "w", encoding="utf-8", newline="\n", dir=path.parent, prefix=f".{path.name}.", delete=False
+            ) as file:
+                try:
+                    with self._read() as connection:
+                        written = sum(1 for t in _told(connection) if file.write(t.model_dump_json() + "\n"))
+                    file.flush()
+                    os.fsync(file.fileno())
+                    Path(file.name).replace(path)
+                except BaseException:
+                    Path(file.name).unlink(missing_ok=True)
+                    raise
+        except OSError as error:
+            raise StoreError(f"{path} could not be written: {error}; choose a folder that exists and has space") from error
+        return written
+
+    def open_night(self, night: Night) -> None:
+        """Record that a night began. Raises `RecordError` where its id is taken or it has already ended."""
+        row = _row(night)
+        if night.ended_at is not None:
+            raise RecordError(f"night {night.id} has already ended; open it before it ends")
+        with self._write(f"night {night.id}") as connection:
+            connection.execute(insert(NIGHTS).values(row))
+
+    def close_night(self, night: Night) -> None:
+        """Record what came of an open night; it replaces what was known. Raises `RecordError` unless it was open."""
+        row = _row(night)
+        if night.ended_at is None:
+            raise RecordError(f"night {night.id} has no end; set ended_at before closing it")
+        still_open = (NIGHTS.c.id == night.id) & NIGHTS.c.ended_at.is_(None)
+        with self._write() as connection:
+            if connection.execute(update(NIGHTS).where(still_open).values(row)).rowcount != 1:
+                raise RecordError(f"no night {night.id} is open; a night is opened first, and closed once")
+
+    def nights(self) -> list[Night]:
+        """Every night, by start; an open one has no `ended_at`."""
+        with self._read() as connection:
+            bodies = connection.execute(select(NIGHTS.c.body).order_by(NIGHTS.c.started_at, NIGHTS.c.id)).scalars()
+            return [Night.model_validate_json(body) for body in bodies]
+
+    def _connect(self) -> sqlite3.Connection:
+        if self._closed:
+            raise StoreError(f"{self.path} is closed; open it again")
+        # With isolation_level None the driver leaves transactions alone, so that `_begin` decides about them.
+        uri = f"{self.path.absolute().as_uri()}?mode={'ro' if self.read_only else 'rwc'}"
+        connection = sqlite3.connect(uri, uri=True, timeout=self._busy_seconds, isolation_level=None, check_same_thread=False)
+        try:
+            for pragma in PRAGMAS:
+                connection.execute(pragma)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _prepare(self) -> None:
+        # What is in the file is looked at first, so that another program's database stays untouched.
+        with self._read() as connection:
+            lacking = pending(connection, self.path)
+        if self.read_only and lacking:
+            raise StoreVersionError(
+                f"{self.path} is empty or of an older version; start the daemon once to bring it up to date"
+            )
+        if not self.read_only:
+            with translated(self.path):
+                log_ahead(self._writer, self._busy_seconds)
+                migrate(self._writer, self.path)
+
+    @contextmanager
+    def _read(self) -> Iterator[Connection]:
+        """A transaction that sees one moment of the store."""
+        with translated(self.path), self._reader.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def _write(self, what: str = "the record") -> Iterator[Connection]:
+        """A transaction that holds the write lock from its start; `what` is named when a constraint refuses it."""
+        if self.read_only:
+            raise StoreError(f"{self.path} was opened for reading only; open it for writing")
+        # Threads queue here: SQLite's own waiting is polling, and unfair.
+        with translated(self.path, what), self._one_writer, self._writer.begin() as connection:
+            yield connection
+
+
+def _begin(connection: Connection) -> None:
+    # A writer takes the lock at once: a transaction that reads first and writes later could be refused in the middle.
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get("write") else "BEGIN")
+
+
+def _told(connection: Connection, *where: ColumnElement[bool]) -> Iterator[Trajectory]:
+    """Trajectories with their steps, by start; only a batch of them is in memory at a time."""
+    heads = select(TRAJECTORIES).where(*where).order_by(TRAJECTORIES.c.started_at, TRAJECTORIES.c.id)
+    for batch in connection.execute(heads).mappings().partitions(BATCH):
+        steps: dict[str, list[dict[str, object]]] = {head["id"]: [] for head in batch}
+        taken = select(STEPS).where(STEPS.c.trajectory_id.in_(steps)).order_by(STEPS.c.number)
+        for row in connection.execute(taken).mappings():
+            step = dict(row)
+            steps[str(step.pop("trajectory_id"))].append(step)
+        for head in batch:
+            yield Trajectory.model_validate({**head, "steps": steps[head["id"]]})
+
+
+def _refuse_ended(connection: Connection, trajectory_id: str) -> None:
+    row = connection.execute(select(TRAJECTORIES.c.outcome).where(TRAJECTORIES.c.id == trajectory_id)).first()
+    if row is None:
+        raise RecordError(f"attempt {trajectory_id} never began; record its beginning first")
+    if row.outcome is not None:
+        raise RecordError(f"attempt {trajectory_id} has already ended ({row.outcome}); begin a new attempt under a new id")
+
+
+def _row(night: Night) -> dict[str, str | None]:
+    # Validated again, because a copy with changes is not.
+    try:
+        night = Night.model_validate(dict(night))
+    except ValidationError as error:
+        raise RecordError(f"night {night.id} does not fit the store ({error}); correct it") from error
+    ended_at = _stamp(night.ended_at) if night.ended_at is not None else None
+    return {"id": night.id, "started_at": _stamp(night.started_at), "ended_at": ended_at, "body": night.model_dump_json()}
+
+
+def _aware(when: datetime) -> datetime:
+    if when.utcoffset() is None:
+        raise RecordError(f"{when.isoformat()} has no time zone; give times in UTC")
+    return when.astimezone(UTC)
+
+
+def _stamp(when: datetime) -> str:
+    # Always of the same length, so that the order of the texts is the order of the times.
+    return _aware(when).isoformat(timespec="microseconds")
