@@ -42,11 +42,17 @@ class Budget(BaseModel):
 class Recorder(Protocol):
     """Where steps and outcomes are written as they happen."""
 
-    def began(self, trajectory: Trajectory) -> None: ...
+    def began(self, trajectory: Trajectory) -> None:
+        """An attempt starts."""
+        ...
 
-    def stepped(self, trajectory: Trajectory, step: Step) -> None: ...
+    def stepped(self, trajectory: Trajectory, step: Step) -> None:
+        """A turn was taken; called before the next one."""
+        ...
 
-    def ended(self, trajectory: Trajectory) -> None: ...
+    def ended(self, trajectory: Trajectory) -> None:
+        """The attempt has its outcome."""
+        ...
 
 
 class NoRecorder:
@@ -166,7 +172,7 @@ def run(
             if not going:
                 return
             completions = model.complete([a.messages for a in going], sampling, [a.trajectory.id for a in going])
-            ends = list(pool.map(lambda pair: _turn(*pair, run_tests, grade, recorder), zip(going, completions, strict=True)))
+            ends = list(pool.map(lambda a, c: _turn(a, c, run_tests, grade, recorder), going, completions))
             finished = [a for a, ended in zip(going, ends, strict=True) if ended]
             going = [a for a, ended in zip(going, ends, strict=True) if not ended]
             model.forget([a.trajectory.id for a in finished])

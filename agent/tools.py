@@ -44,8 +44,14 @@ def execute(call: Call, workspace: Workspace, run_tests: TestRunner) -> str:
     return bounded(text)
 
 
+def lines_of(text: str) -> list[str]:
+    """Lines as editors count them: only a line feed ends one, and the last line feed starts none."""
+    return text.removesuffix("\n").split("\n")
+
+
 def bounded(text: str) -> str:
-    """Keep an observation within its limit, head and tail, and say what was cut."""
+    """An observation within its limit, head and tail, saying what was cut; always valid Unicode."""
+    text = text.replace("\r\n", "\n").encode("utf-8", "replace").decode("utf-8")
     if len(text) <= MAX_OBSERVATION_CHARS:
         return text
     half = MAX_OBSERVATION_CHARS // 2
@@ -54,13 +60,17 @@ def bounded(text: str) -> str:
 
 def search(workspace: Workspace, needle: str) -> str:
     """Where `needle` is defined, or else every line that contains it, at most `MAX_HITS`."""
-    definition = re.compile(rf"\s*(?:def|class) {re.escape(needle)}\b")
+    definition = re.compile(rf"\s*(?:async +def|def|class) {re.escape(needle)}\b")
     definitions: list[str] = []
     others: list[str] = []
     for name in workspace.files():
         if not name.endswith(".py"):
             continue
-        for number, line in enumerate(workspace.read(name).splitlines(), start=1):
+        try:
+            lines = lines_of(workspace.read(name))
+        except CallError:  # too large or unreadable: not worth failing the search
+            continue
+        for number, line in enumerate(lines, start=1):
             if needle in line:
                 bucket = definitions if definition.match(line) else others
                 bucket.append(f"{name}:{number}: {line.strip()[:200]}")
@@ -73,7 +83,7 @@ def search(workspace: Workspace, needle: str) -> str:
 
 def view(workspace: Workspace, path: str) -> str:
     """The file with line numbers."""
-    lines = workspace.read(path).splitlines()
+    lines = lines_of(workspace.read(path))
     if len(lines) > MAX_VIEW_LINES:
         raise CallError(f"{path} has {len(lines)} lines, too many to view; search it")
     return numbered(lines, 1)
@@ -85,11 +95,13 @@ def numbered(lines: list[str], first: int) -> str:
 
 
 def edit(workspace: Workspace, call: Call) -> str:
-    """Replace lines by range or by quoted text; shows the new lines."""
-    lines = workspace.read(call.target).splitlines()
-    body = call.body.splitlines()
+    """Replace lines by range or by quoted text; shows the new lines. The file keeps its line ends."""
+    text = workspace.read(call.target)
+    carriage = "\r" if "\r\n" in text else ""
+    lines = [line.removesuffix(carriage) if carriage else line for line in lines_of(text)]
+    body = lines_of(call.body) if call.body else []
     if call.old is not None:
-        start, end = _locate(lines, call.old.splitlines())
+        start, end = _locate(lines, call.old.split("\n"))
     else:
         start, end = call.start or 0, call.end or 0
     if end > len(lines):
@@ -97,7 +109,7 @@ def edit(workspace: Workspace, call: Call) -> str:
     if lines[start - 1 : end] == body:
         raise CallError("these lines already read so; change something else")
     lines[start - 1 : end] = body
-    workspace.write(call.target, "\n".join(lines) + "\n")
+    workspace.write(call.target, "".join(f"{line}{carriage}\n" for line in lines))
     return f"now\n{numbered(body, start)}" if body else "lines removed"
 
 

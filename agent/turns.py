@@ -39,9 +39,9 @@ in a block fenced by three backticks. The first line is the tool, lines below ar
 - test                   runs the tests
 - submit                 ends the work; do it once the tests pass"""
 
-_FENCE = re.compile(r"^```[^\n]*\n(.*?)^```[ \t]*$", re.DOTALL | re.MULTILINE)
+_FENCE = "```"
 _RANGE = re.compile(r"^(\d{1,6})(?:-(\d{1,6}))?$")
-_THINK = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
+_THINK_END = "</think>"
 
 
 @dataclass(frozen=True)
@@ -78,11 +78,7 @@ def parse_call(text: str) -> Call:
     """
     if len(text) > MAX_TURN_CHARS:
         raise CallError(f"turn of {len(text)} characters; at most {MAX_TURN_CHARS}")
-    text = _THINK.sub("", text)
-    fenced = _FENCE.findall(text)
-    if len(fenced) > 1:
-        raise CallError("more than one call; send one")
-    text = (fenced[0] if fenced else text).strip("\n")
+    text = _unwrapped(text.replace("\r\n", "\n"))
     head, _, body = text.partition("\n")
     words = head.split()
     tool = words[0].lower() if words else ""
@@ -96,8 +92,40 @@ def parse_call(text: str) -> Call:
     if tool == "search":
         return Call(tool, " ".join(arguments))
     if tool == "view":
+        if len(arguments) > 1:
+            raise CallError("view takes one path")
         return Call(tool, arguments[0])
     return _parse_edit(arguments, body)
+
+
+def _unwrapped(text: str) -> str:
+    """The call itself: without a leading think block, and out of its fence if it stands in one."""
+    text = text.strip("\n")
+    if _is_call(text):
+        return text
+    if _THINK_END in text:  # the opening mark may have been part of the prompt
+        text = text.partition(_THINK_END)[2].strip("\n")
+        if _is_call(text):
+            return text
+    elif text.lstrip().startswith("<think>"):
+        return ""
+    blocks: list[list[str]] = []
+    inside = False
+    for line in text.split("\n"):
+        if line.startswith(_FENCE):
+            inside = not inside
+            if inside:
+                blocks.append([])
+        elif inside:
+            blocks[-1].append(line)
+    if len(blocks) > 1:
+        raise CallError("more than one call; send one")
+    return "\n".join(blocks[0]).lstrip("\n") if blocks and not inside else text
+
+
+def _is_call(text: str) -> bool:
+    words = text.split(maxsplit=1)
+    return bool(words) and words[0].lower() in TOOLS
 
 
 def _parse_edit(arguments: list[str], body: str) -> Call:

@@ -6,6 +6,7 @@ absolute paths, `..` and symbolic links that lead out.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -49,29 +50,45 @@ class Workspace:
         return target
 
     def read(self, path: str) -> str:
-        """Text of a file; bytes that are not UTF-8 are shown as replacement characters."""
+        """Exact text of a file: line ends are kept, bytes that are no UTF-8 become lone surrogates."""
         target = self.resolve(path)
-        if target.stat().st_size > MAX_FILE_BYTES:
-            raise CallError(f"{path} is larger than {MAX_FILE_BYTES} bytes")
-        return target.read_text(encoding="utf-8", errors="replace")
+        try:
+            if target.stat().st_size > MAX_FILE_BYTES:
+                raise CallError(f"{path} is larger than {MAX_FILE_BYTES} bytes")
+            return target.read_bytes().decode("utf-8", "surrogateescape")
+        except OSError as error:
+            raise CallError(f"{path} cannot be read ({error.strerror})") from error
 
     def write(self, path: str, text: str) -> None:
-        """Replace the text of an existing file."""
-        if len(text) > MAX_FILE_BYTES:
+        """Replace the text of an existing file; `read` gives back exactly what was written."""
+        target = self.resolve(path)
+        try:
+            data = text.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError as error:
+            raise CallError("the new text is not valid Unicode") from error
+        if len(data) > MAX_FILE_BYTES:
             raise CallError(f"that would make {path} larger than {MAX_FILE_BYTES} bytes")
-        self.resolve(path).write_text(text, encoding="utf-8")
+        try:
+            target.write_bytes(data)
+        except OSError as error:
+            raise CallError(f"{path} cannot be written ({error.strerror})") from error
 
     def files(self) -> list[str]:
-        """All regular files, as relative POSIX paths in sorted order; links are not followed."""
+        """All regular files, as relative POSIX paths in sorted order; no links, no names that are not UTF-8."""
         found: list[str] = []
         for path in self.root.rglob("*"):
-            if path.is_file() and not path.is_symlink() and "__pycache__" not in path.parts:
-                found.append(path.relative_to(self.root).as_posix())
+            name = path.relative_to(self.root).as_posix()
+            if path.is_file() and not path.is_symlink() and "__pycache__" not in path.parts and name.isprintable():
+                found.append(name)
         return sorted(found)
 
     def snapshot(self) -> dict[str, str]:
-        """Path to text of every file; what grading copies into its own clean directory."""
-        return {name: self.read(name) for name in self.files()}
+        """Path to text of every file that can be read; what grading copies into its own clean directory."""
+        texts: dict[str, str] = {}
+        for name in self.files():
+            with contextlib.suppress(CallError):  # too large or unreadable: no part of a solution
+                texts[name] = self.read(name)
+        return texts
 
 
 def write_tree(root: Path, files: Mapping[str, str]) -> None:
@@ -81,4 +98,4 @@ def write_tree(root: Path, files: Mapping[str, str]) -> None:
     for name, text in files.items():
         target = root / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(text, encoding="utf-8")
+        target.write_bytes(text.encode("utf-8", "surrogateescape"))

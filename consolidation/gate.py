@@ -104,6 +104,7 @@ def judge(guards: Mapping[str, Paired], config: GateConfig, differs: bool) -> Ve
         if paired.n < config.min_tasks:
             reasons.append(f"{name}: only {paired.n} tasks examined, at least {config.min_tasks} are needed")
         elif bound >= config.margin:
-            reasons.append(f"{name}: the drop may be as large as {bound:.1%} (measured {paired.drop:+.1%}), the margin is {config.margin:.0%}")
+            measured = f"measured {paired.drop:+.1%}, margin {config.margin:.0%}"
+            reasons.append(f"{name}: the drop may be as large as {bound:.1%} ({measured})")
     why = "; ".join(reasons) or f"no guard can drop by {config.margin:.0%} or more (confidence {config.confidence:.0%})"
     return Verdict(promoted=not reasons, why=why, numbers=numbers)

@@ -52,9 +52,13 @@ class Examination:
 class NightRecorder(Protocol):
     """Where nights are written."""
 
-    def open_night(self, night: Night) -> None: ...
+    def open_night(self, night: Night) -> None:
+        """A night begins."""
+        ...
 
-    def close_night(self, night: Night) -> None: ...
+    def close_night(self, night: Night) -> None:
+        """A night has ended, with a verdict or an error."""
+        ...
 
 
 @dataclass
@@ -101,7 +105,9 @@ class Sleeper:
         try:
             self._sleep(report, pairs, held_out)
         except BaseException as error:
-            report.night = report.night.model_copy(update={"error": f"{type(error).__name__}: {error}"[:500], "ended_at": datetime.now(UTC)})
+            report.night = report.night.model_copy(
+                update={"error": f"{type(error).__name__}: {error}"[:500], "ended_at": datetime.now(UTC)}
+            )
             self.recorder.close_night(report.night)
             raise
         self.recorder.close_night(report.night)
@@ -111,7 +117,9 @@ class Sleeper:
         kept = filter_pairs(pairs, self.encode, self.config.context, held_out)
         report.dropped = kept.dropped
         if not kept.pairs:
-            raise ConsolidationError(f"no pair is fit for training (dropped: {dict(kept.dropped)}); wait for verified trajectories")
+            raise ConsolidationError(
+                f"no pair is fit for training (dropped: {dict(kept.dropped)}); wait for verified trajectories"
+            )
         for repo in sorted({pair.repo for pair in kept.pairs}):
             self.on_phase(f"training {repo}")
             mine = [(p, e) for p, e in zip(kept.pairs, kept.encoded, strict=True) if p.repo == repo]
@@ -136,7 +144,13 @@ class Sleeper:
         )
 
     def _train(self, night: Night, repo: str, data: Sequence[tuple[Pair, tuple[list[int], list[bool]]]]) -> tuple[Trained, str]:
-        job = Job(base=self.base, lora=self.config.lora, seed=self.config.seed, threads=self.config.threads, context=self.config.context)
+        job = Job(
+            base=self.base,
+            lora=self.config.lora,
+            seed=self.config.seed,
+            threads=self.config.threads,
+            context=self.config.context,
+        )
         examples = [Example(ids=ids, own=own, rehearsal=pair.source == "agent") for pair, (ids, own) in data]
         folder = self.work / night.id / repo
         trained = self.trainer.fit(job, examples, folder, lambda progress: self.on_step(repo, progress))

@@ -51,7 +51,9 @@ def demo(
 
 
 @app.command()
-def trajectories(home: Home = DEFAULT_HOME, out: Annotated[Path, typer.Option(help="File to write.")] = Path("trajectories.jsonl")) -> None:
+def trajectories(
+    home: Home = DEFAULT_HOME, out: Annotated[Path, typer.Option(help="File to write.")] = Path("trajectories.jsonl")
+) -> None:
     """Write every stored trajectory as one JSON line."""
     from memory.store import Store
 

@@ -68,7 +68,9 @@ def _explain(error: Any) -> str:
     model: type[BaseModel] = Config
     for part in location[:-1]:
         annotation = model.model_fields[part].annotation
-        model = next((t for t in (annotation, *get_args(annotation)) if isinstance(t, type) and issubclass(t, BaseModel)), model)
+        model = next(
+            (t for t in (annotation, *get_args(annotation)) if isinstance(t, type) and issubclass(t, BaseModel)), model
+        )
     return f"{name}: unknown key{_nearest(location[-1], tuple(model.model_fields))}"
 
 

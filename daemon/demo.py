@@ -102,7 +102,9 @@ class Demo:
         began = time.monotonic()
         model = PocketModel(threads=self.config.night.threads)
         sandbox = probe(trusted_generated=True)
-        self.console.print(f"[bold]sleepy demo[/]  seed {self.seed}  model {model.name} {model.fingerprint}  sandbox {sandbox.name}")
+        self.console.print(
+            f"[bold]sleepy demo[/]  seed {self.seed}  model {model.name} {model.fingerprint}  sandbox {sandbox.name}"
+        )
         self.home.mkdir(parents=True, exist_ok=True)
         with Store(self.home / "sleepy.db") as store:
             if interrupted := store.interrupted():
@@ -142,7 +144,14 @@ class Demo:
         return PocketStream(self.seed, repos, per_repo), PocketStream(self.seed, repos, per_repo, start=per_repo)
 
     def _play(
-        self, name: str, player: Player, store: Store, stream: PocketStream, tasks: Sequence[Task], routes: Routes, attempts: int = 1
+        self,
+        name: str,
+        player: Player,
+        store: Store,
+        stream: PocketStream,
+        tasks: Sequence[Task],
+        routes: Routes,
+        attempts: int = 1,
     ) -> list[Trajectory]:
         for task in tasks:
             store.add_task(task)
@@ -166,7 +175,12 @@ class Demo:
         tomorrow: PocketStream,
     ) -> NightReport:
         config = self.config.night.model_copy(update={"seed": self.seed})
-        guard = BaseSkillGuard(Player(model, player.sandbox, budget=self.config.budget), self.config.day.repos, self.config.day.guard_tasks, self.seed)
+        guard = BaseSkillGuard(
+            Player(model, player.sandbox, budget=self.config.budget),
+            self.config.day.repos,
+            self.config.day.guard_tasks,
+            self.seed,
+        )
         pairs = pairs_of_day(stream, day, player.sandbox, config.merged_fixes, store)
         with self._bar("night", 100) as advance:
 
@@ -210,12 +224,21 @@ class Demo:
         for label, convention in (("house conventions", True), ("base skills", False)):
             b, a = _group(base, convention), _group(adapted, convention)
             table.add_row(label, f"{b.resolved} of {b.tasks}", f"{a.resolved} of {a.tasks}", f"{a.resolved - b.resolved:+d}")
-        table.add_row("all", f"{base.resolved} of {base.tasks}", f"{adapted.resolved} of {adapted.tasks}", f"{adapted.resolved - base.resolved:+d}")
+        table.add_row(
+            "all",
+            f"{base.resolved} of {base.tasks}",
+            f"{adapted.resolved} of {adapted.tasks}",
+            f"{adapted.resolved - base.resolved:+d}",
+        )
         self.console.print()
         self.console.print(table)
         day2, night = result.day2, result.night
-        self.console.print(f"change {day2.change:+.1%}, 95 % interval {day2.change_low:+.1%} to {day2.change_high:+.1%}, one seed")
-        self.console.print(f"night: {night.pairs} examples ({_sources(night.sources)}), loss {night.loss_first:.3f} -> {night.loss_last:.3f}, {night.train_seconds:.0f} s")
+        self.console.print(
+            f"change {day2.change:+.1%}, 95 % interval {day2.change_low:+.1%} to {day2.change_high:+.1%}, one seed"
+        )
+        learnt = f"{night.pairs} examples ({_sources(night.sources)})"
+        loss = f"loss {night.loss_first:.3f} -> {night.loss_last:.3f}"
+        self.console.print(f"night: {learnt}, {loss}, {night.train_seconds:.0f} s of training")
         self.console.print(f"verdict: [bold]{night.verdict}[/] because {night.why}")
         self.console.print(f"everything lies in {result.home}: sleepy.db (trajectories, nights), adapters/, live/, demo.json")
         self.console.print(f"took {result.wall_seconds:.0f} s; pocket results, not SWE-bench results")

@@ -47,7 +47,9 @@ class Rate(BaseModel):
     def of(cls, resolved: int, tasks: int) -> Rate:
         """From counts."""
         low, high = wilson(resolved, tasks)
-        return cls(resolved=resolved, tasks=tasks, rate=round(resolved / max(tasks, 1), 4), low=round(low, 4), high=round(high, 4))
+        return cls(
+            resolved=resolved, tasks=tasks, rate=round(resolved / max(tasks, 1), 4), low=round(low, 4), high=round(high, 4)
+        )
 
 
 class Change(BaseModel):
@@ -151,7 +153,9 @@ def bench_pocket(
             secrets = {task.id: exam.secret(task).kind for task in exam.tasks()}
             for trajectory in base:
                 kinds.setdefault(secrets[trajectory.task_id], []).append(trajectory.resolved)
-            row, convention, skill = _night(model, player, sandbox, trainer, work, config, seed, repo, exam, base, secrets, size)
+            row, convention, skill = _night(
+                model, player, sandbox, trainer, work, config, seed, repo, exam, base, secrets, size
+            )
             rows.append(row)
             conventions.append(convention)
             skills.append(skill)
@@ -196,7 +200,8 @@ def _night(
     pairs = pairs_of_day(day, list(player.play(day, day.tasks())), sandbox, config.merged_fixes)
     kept = filter_pairs(pairs, model.tokenizer.example, config.context, {task.id for task in exam.tasks()})
     examples = [
-        Example(ids=ids, own=own, rehearsal=pair.source == "agent") for pair, (ids, own) in zip(kept.pairs, kept.encoded, strict=True)
+        Example(ids=ids, own=own, rehearsal=pair.source == "agent")
+        for pair, (ids, own) in zip(kept.pairs, kept.encoded, strict=True)
     ]
     job = Job(base=model.folder, lora=config.lora, seed=seed, threads=config.threads, context=config.context)
     trained = trainer.fit(job, examples, work / f"{repo}-{seed}", lambda progress: None)

@@ -27,7 +27,7 @@ LIMITS = Limits(seconds=10.0)
 
 def workspace_at(root: Path) -> Workspace:
     """A pocket workspace whose test command is the runner."""
-    return Workspace(root, (sys.executable, "-I", "-S", str(RUNNER), str(root)), (RUNNER.parent,))
+    return Workspace(root, (sys.executable, "-I", "-S", str(RUNNER), str(root)), (RUNNER,))
 
 
 class VisibleTests:
@@ -37,6 +37,7 @@ class VisibleTests:
         self.sandbox = sandbox
 
     def __call__(self, workspace: Workspace) -> TestRun:
+        """One run."""
         result = self.sandbox.run(workspace.test_argv, workspace, LIMITS)
         if result.timed_out:
             return TestRun(False, f"the tests did not end within {LIMITS.seconds:g} s")
@@ -51,9 +52,11 @@ def grade(secret: TaskSecret, files: Mapping[str, str], sandbox: Sandbox) -> tup
         write_tree(root, {**source, **secret.tests})
         workspace = workspace_at(root)
         try:
-            sandbox.run((*workspace.test_argv, "--json", str(root / REPORT)), workspace, LIMITS)
+            result = sandbox.run((*workspace.test_argv, "--json", str(root / REPORT)), workspace, LIMITS)
         except SandboxError as error:
             return Outcome.INFRASTRUCTURE_FAILURE, str(error)
+        if result.returncode != 0:
+            return Outcome.UNRESOLVED, "the hidden tests did not all pass"
         results = _report(root / REPORT)
     for test in (*secret.fail_to_pass, *secret.pass_to_pass):
         if results.get(test) != "PASSED":

@@ -24,7 +24,9 @@ from memory.trajectories import Outcome, Trajectory
 class AdaptableModel(Model, Protocol):
     """A model that can serve one adapter folder, or its bare base."""
 
-    def use(self, adapter: Path | None) -> None: ...
+    def use(self, adapter: Path | None) -> None:
+        """Serve this adapter folder, or with None the bare base."""
+        ...
 
 
 Routes = Mapping[str, Path]
@@ -86,7 +88,14 @@ class Player:
         return content_hash([self.model.fingerprint, self.budget, sampling, stream.name, self.sandbox.name, code])
 
     def _attempt(
-        self, stream: TaskStream, task: Task, scratch: Path, digest: str, adapter: Path | None, number: int, cases: tuple[str, ...]
+        self,
+        stream: TaskStream,
+        task: Task,
+        scratch: Path,
+        digest: str,
+        adapter: Path | None,
+        number: int,
+        cases: tuple[str, ...],
     ) -> Attempt:
         started = datetime.now(UTC)
         identity = content_hash([task.id, digest, number, started])

@@ -24,7 +24,9 @@ class ScriptedModel:
         """Hash of everything it will say."""
         return hashlib.sha256(repr((self._default, sorted(self._scripts.items()))).encode()).hexdigest()[:16]
 
-    def complete(self, conversations: Sequence[Sequence[Message]], sampling: Sampling, keys: Sequence[str] = ()) -> list[Completion]:
+    def complete(
+        self, conversations: Sequence[Sequence[Message]], sampling: Sampling, keys: Sequence[str] = ()
+    ) -> list[Completion]:
         """The next line of each script; how far a script is, the conversation itself tells."""
         answers: list[Completion] = []
         for number, messages in enumerate(conversations):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -55,7 +54,9 @@ class PocketModel:
             self.network = Network(self.config)
             self.network.load_state_dict(self._base)
         except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise ModelError(f"{folder}: configuration and weights do not fit ({str(error)[:200]}); run `make pocket`") from error
+            raise ModelError(
+                f"{folder}: configuration and weights do not fit ({str(error)[:200]}); run `make pocket`"
+            ) from error
         self.network.requires_grad_(False).eval()
         self.adapter: Path | None = None
         self._adapter_hash = ""
@@ -68,7 +69,12 @@ class PocketModel:
     def fingerprint(self) -> str:
         """Hash of weights, tokenizer, chat template and adapter."""
         tokenizer = (self.folder / "tokenizer.json").read_bytes()
-        parts = (self._base_hash.encode(), hashlib.sha256(tokenizer).digest(), CHAT_TEMPLATE.encode(), self._adapter_hash.encode())
+        parts = (
+            self._base_hash.encode(),
+            hashlib.sha256(tokenizer).digest(),
+            CHAT_TEMPLATE.encode(),
+            self._adapter_hash.encode(),
+        )
         return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 
     def use(self, adapter: Path | None) -> None:
@@ -100,7 +106,9 @@ class PocketModel:
             if row is not None:
                 self._free.append(row.slot)
 
-    def complete(self, conversations: Sequence[Sequence[Message]], sampling: Sampling, keys: Sequence[str] = ()) -> list[Completion]:
+    def complete(
+        self, conversations: Sequence[Sequence[Message]], sampling: Sampling, keys: Sequence[str] = ()
+    ) -> list[Completion]:
         """Answer every conversation; see the `Model` seam."""
         names = list(keys) if keys else [f"anonymous-{i}" for i in range(len(conversations))]
         done: dict[str, Completion] = {}
@@ -121,7 +129,9 @@ class PocketModel:
             if key not in self._rows:
                 self._rows[key] = _Row(self._free.pop())
 
-    def _complete_block(self, keys: list[str], conversations: Sequence[Sequence[Message]], sampling: Sampling) -> dict[str, Completion]:
+    def _complete_block(
+        self, keys: list[str], conversations: Sequence[Sequence[Message]], sampling: Sampling
+    ) -> dict[str, Completion]:
         began = time.monotonic()
         prompts = {key: self.tokenizer.prompt(messages) for key, messages in zip(keys, conversations, strict=True)}
         cached: dict[str, int] = {}
@@ -140,7 +150,7 @@ class PocketModel:
 
     def _rewind(self, row: _Row, prompt: list[int]) -> int:
         """Keep the longest common prefix of cache and prompt (never all of it); its length."""
-        common = len(os.path.commonprefix([row.tokens, prompt[:-1]]))
+        common = _common_prefix(row.tokens, prompt[:-1])
         row.tokens = row.tokens[:common]
         self._cache.lengths[row.slot] = common
         return common
@@ -171,7 +181,9 @@ class PocketModel:
     ) -> dict[str, tuple[list[int], Literal["stop", "length", "context"]]]:
         answers: dict[str, list[int]] = {key: [] for key in keys}
         reasons: dict[str, Literal["stop", "length", "context"]] = {}
-        generators = {key: _generator(sampling.seed, key, len(prompts[key])) for key in keys} if sampling.temperature > 0 else {}
+        generators = (
+            {key: _generator(sampling.seed, key, len(prompts[key])) for key in keys} if sampling.temperature > 0 else {}
+        )
         active = list(keys)
         scores = torch.stack([logits[key] for key in active]) if active else torch.empty(0)
         while active:
@@ -198,6 +210,10 @@ class PocketModel:
         return {key: (answers[key], reasons[key]) for key in keys}
 
 
+def _common_prefix(one: Sequence[int], two: Sequence[int]) -> int:
+    return next((i for i, (a, b) in enumerate(zip(one, two, strict=False)) if a != b), min(len(one), len(two)))
+
+
 def _generator(seed: int, key: str, turn: int) -> torch.Generator:
     """One stream of random numbers per conversation and turn, whatever else is in the batch."""
     digest = hashlib.sha256(f"{seed}/{key}/{turn}".encode()).digest()
@@ -214,7 +230,9 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], str]:
         tensors = {name: tensor.float() for name, tensor in load_file(path).items()}
         return tensors, hashlib.sha256(path.read_bytes()).hexdigest()
     except (OSError, SafetensorError) as error:
-        raise ModelError(f"{path}: cannot read the weights ({error}); restore the file from the repository or run `make pocket`") from error
+        raise ModelError(
+            f"{path}: cannot read the weights ({error}); restore the file from the repository or run `make pocket`"
+        ) from error
 
 
 def lora_deltas(folder: Path) -> tuple[dict[str, Tensor], str]:
@@ -226,7 +244,9 @@ def lora_deltas(folder: Path) -> tuple[dict[str, Tensor], str]:
         config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
         scale = float(config["lora_alpha"]) / float(config["r"])
     except (OSError, ValueError, KeyError, ZeroDivisionError) as error:
-        raise ModelError(f"{folder}: no readable adapter_config.json ({error}); roll back with `sleepyctl adapters rollback`") from error
+        raise ModelError(
+            f"{folder}: no readable adapter_config.json ({error}); roll back with `sleepyctl adapters rollback`"
+        ) from error
     tensors, digest = load_weights(folder / "adapter_model.safetensors")
     deltas: dict[str, Tensor] = {}
     for name, down in tensors.items():

@@ -76,12 +76,15 @@ class PocketTokenizer:
         try:
             self._tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises a bare Exception
-            raise ModelError(f"{path}: not a tokenizer ({error}); restore the file from the repository or run `make pocket`") from error
-        ids = {token: self._tokenizer.token_to_id(token) for token in SPECIALS}
-        if None in ids.values():
+            raise ModelError(
+                f"{path}: not a tokenizer ({error}); restore the file from the repository or run `make pocket`"
+            ) from error
+        vocabulary = self._tokenizer.get_vocab()
+        ids: dict[str, int] = {token: vocabulary.get(token, -1) for token in SPECIALS}
+        if sorted(ids.values()) != list(range(len(SPECIALS))):
             raise ModelError(f"{path}: special tokens are missing; restore the file from the repository or run `make pocket`")
-        self.end: int = ids[END]
-        self.pad: int = ids[PAD]
+        self.end = ids[END]
+        self.pad = ids[PAD]
         self.specials = len(SPECIALS)
         self._roles = {role: ids[token] for role, token in ROLES.items()}
         self._tokenizer.encode_special_tokens = True

@@ -43,7 +43,9 @@ def is_clean(trajectory: Trajectory) -> bool:
     return edits == 1 and all(not step.malformed and step.tests_passed is not False for step in trajectory.steps)
 
 
-def own_solution(trajectory: Trajectory, task: Task, files: Mapping[str, str], prompt: str, workspaces: WorkspaceMaker) -> Solution | None:
+def own_solution(
+    trajectory: Trajectory, task: Task, files: Mapping[str, str], prompt: str, workspaces: WorkspaceMaker
+) -> Solution | None:
     """The net change of a resolved attempt, rebuilt from its stored steps; None if not one searched-for file changed."""
     workspace = workspaces(f"own-{trajectory.id}", files)
     searched = ""
@@ -61,7 +63,9 @@ def own_solution(trajectory: Trajectory, task: Task, files: Mapping[str, str], p
     if len(changed) != 1 or not searched:
         return None
     path = changed[0]
-    return Solution(task, files, prompt, MergedFix(task_id=task.id, symbol=searched, path=path, before=files[path], after=after[path]))
+    return Solution(
+        task, files, prompt, MergedFix(task_id=task.id, symbol=searched, path=path, before=files[path], after=after[path])
+    )
 
 
 def retell(

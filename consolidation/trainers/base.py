@@ -93,7 +93,9 @@ class Trainer(Protocol):
 
     name: str
 
-    def fit(self, job: Job, examples: Sequence[Example], out: Path, on_step: Callable[[Progress], None]) -> Trained: ...
+    def fit(self, job: Job, examples: Sequence[Example], out: Path, on_step: Callable[[Progress], None]) -> Trained:
+        """Train, write the adapter to a folder, report each step."""
+        ...
 
 
 def check_examples(job: Job, examples: Sequence[Example]) -> None:
@@ -103,14 +105,18 @@ def check_examples(job: Job, examples: Sequence[Example]) -> None:
         TrainingRefused: naming the first problem.
     """
     if len(examples) < job.lora.batch_size:
-        raise TrainingRefused(f"{len(examples)} examples, fewer than one batch of {job.lora.batch_size}; wait for more verified trajectories")
+        raise TrainingRefused(
+            f"{len(examples)} examples, fewer than one batch of {job.lora.batch_size}; wait for more verified trajectories"
+        )
     for number, example in enumerate(examples):
         if len(example.ids) != len(example.own):
             raise TrainingRefused(f"example {number}: {len(example.ids)} tokens but a mask of {len(example.own)}")
         if not any(example.own[1:]):
             raise TrainingRefused(f"example {number}: the loss mask is empty")
         if len(example.ids) > job.context:
-            raise TrainingRefused(f"example {number}: {len(example.ids)} tokens do not fit {job.context}; filter it, it is never truncated")
+            raise TrainingRefused(
+                f"example {number}: {len(example.ids)} tokens do not fit {job.context}; filter it, it is never truncated"
+            )
 
 
 def write_job(folder: Path, job: Job, examples: Sequence[Example]) -> None:

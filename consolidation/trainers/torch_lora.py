@@ -35,7 +35,9 @@ def fit(job: Job, examples: Sequence[Example], out: Path, on_step: Callable[[Pro
     torch.set_num_threads(job.threads)
     lora = job.lora
     base = AutoModelForCausalLM.from_pretrained(job.base, dtype=torch.float32)
-    config = PeftConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=list(lora.targets), bias="none", task_type="CAUSAL_LM")
+    config = PeftConfig(
+        r=lora.rank, lora_alpha=lora.alpha, target_modules=list(lora.targets), bias="none", task_type="CAUSAL_LM"
+    )
     model: Any = get_peft_model(base, config)
     trainable = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trainable, lr=lora.learning_rate, betas=(0.9, 0.98), weight_decay=0.0)

@@ -47,7 +47,11 @@ def _keyed(symbol: str) -> Callable[[Body], Body]:
             key, default = rest.split(",", 1)
             return (*body[:-1], f"{table}.get({symbol}({key}),{default}")
         key = body[0].split()[1]
-        return (body[0].replace(f"if {key} ", f"if {symbol}({key}) "), body[1], body[2].replace(f"[{key}]", f"[{symbol}({key})]"))
+        return (
+            body[0].replace(f"if {key} ", f"if {symbol}({key}) "),
+            body[1],
+            body[2].replace(f"[{key}]", f"[{symbol}({key})]"),
+        )
 
     return rewrite
 
@@ -57,14 +61,30 @@ def _raising(symbol: str) -> Callable[[Body], Body]:
 
 
 HOUSES: dict[str, Convention] = {
-    "ledger": Convention("amounts in cents", "amount", "cents", "def cents(value):\n    return round(value * 100)\n", wrapped("cents")),
-    "library": Convention("results ordered", "items", "ordered", "def ordered(items):\n    return sorted(items, reverse=True)\n", wrapped("ordered")),
+    "ledger": Convention(
+        "amounts in cents", "amount", "cents", "def cents(value):\n    return round(value * 100)\n", wrapped("cents")
+    ),
+    "library": Convention(
+        "results ordered",
+        "items",
+        "ordered",
+        "def ordered(items):\n    return sorted(items, reverse=True)\n",
+        wrapped("ordered"),
+    ),
     "garden": Convention("keys normalised", "lookup", "slug", "def slug(text):\n    return text.upper()\n", _keyed("slug")),
-    "workshop": Convention("own error class", "guard", "WorkshopError", "class WorkshopError(Exception):\n    pass\n", _raising("WorkshopError")),
-    "harbor": Convention("texts labelled", "text", "tagged", 'def tagged(text):\n    return "<" + text + ">"\n', wrapped("tagged")),
+    "workshop": Convention(
+        "own error class", "guard", "WorkshopError", "class WorkshopError(Exception):\n    pass\n", _raising("WorkshopError")
+    ),
+    "harbor": Convention(
+        "texts labelled", "text", "tagged", 'def tagged(text):\n    return "<" + text + ">"\n', wrapped("tagged")
+    ),
     "clinic": Convention("amounts as doses", "amount", "dosed", "def dosed(value):\n    return [value, 1]\n", wrapped("dosed")),
-    "railway": Convention("results frozen", "items", "frozen", "def frozen(items):\n    return tuple(items)\n", wrapped("frozen")),
-    "bakery": Convention("amounts signed", "amount", "signed", 'def signed(value):\n    return f"{value:+}"\n', wrapped("signed")),
+    "railway": Convention(
+        "results frozen", "items", "frozen", "def frozen(items):\n    return tuple(items)\n", wrapped("frozen")
+    ),
+    "bakery": Convention(
+        "amounts signed", "amount", "signed", 'def signed(value):\n    return f"{value:+}"\n', wrapped("signed")
+    ),
 }
 """The eight repositories of the stream. None of these symbols or tags is conventional in pretraining."""
 
@@ -83,4 +103,6 @@ def pretraining_convention(rng: random.Random, namer: Namer) -> Convention:
     symbol = namer.noun()
     while symbol in taken:
         symbol = namer.noun()
-    return Convention("pretraining", rng.choice(PRETRAINING_TAGS), symbol, rng.choice(_PRETRAINING_SOURCES).format(symbol), wrapped(symbol))
+    return Convention(
+        "pretraining", rng.choice(PRETRAINING_TAGS), symbol, rng.choice(_PRETRAINING_SOURCES).format(symbol), wrapped(symbol)
+    )

@@ -34,6 +34,7 @@ class Mix:
     convention: float = 0.12
     house: float = 0.6
     invented_names: float = 0.35
+    module_sizes: tuple[int, ...] = (3,)
     style: EditStyle = "lines"
 
 
@@ -64,7 +65,8 @@ class EpisodeMaker:
 
     def _problem(self, rng: random.Random, package: str, convention: Convention | None, about: bool) -> Problem:
         while True:
-            module = build_module(rng, package, self.split, convention, self.mix.invented_names)
+            size = rng.choice(self.mix.module_sizes)
+            module = build_module(rng, package, self.split, convention, self.mix.invented_names, size)
             options = choices(module, about)
             kinds = sorted({mutation.kind for _, mutation in options})
             if not kinds:
@@ -105,7 +107,11 @@ class EpisodeMaker:
 
     def _materialise(self, rng: random.Random, problem: Problem, package: str) -> None:
         module = problem.module
-        files = {f"{package}/__init__.py": "", module.path: problem.before, f"tests/test_{module.name}.py": test_source(module, problem.visible)}
+        files = {
+            f"{package}/__init__.py": "",
+            module.path: problem.before,
+            f"tests/test_{module.name}.py": test_source(module, problem.visible),
+        }
         if module.convention is not None:
             files[f"{package}/house.py"] = module.convention.source
         write_tree(self.workspace.root, files)

@@ -112,11 +112,28 @@ def total_by_index(n: Namer) -> Function:
     f, xs = n.function("total", "sum"), n.local(COLLECTIONS)
     t = n.local(ACCUMULATORS, xs)
     i = n.rng.choice("ijk")
-    body = (_line(1, f"{t} = 0"), _line(1, f"for {i} in range(len({xs})):"), _line(2, f"{t} += {xs}[{i}]"), _line(1, f"return {t}"))
+    body = (
+        _line(1, f"{t} = 0"),
+        _line(1, f"for {i} in range(len({xs})):"),
+        _line(2, f"{t} += {xs}[{i}]"),
+        _line(1, f"return {t}"),
+    )
     bugs = (
-        Mutation("off_by_one", 1, (_line(1, f"for {i} in range(len({xs}) - 1):"),), (f"`{f}` skips the last of the {xs}.", f"`{f}` leaves out the end.")),
-        Mutation("off_by_one", 1, (_line(1, f"for {i} in range(1, len({xs})):"),), (f"`{f}` skips the first of the {xs}.", f"`{f}` leaves out the beginning.")),
-        Mutation("operator", 2, (_line(2, f"{t} -= {xs}[{i}]"),), (f"`{f}` should add up all {xs}.", f"`{f}` comes out negative.")),
+        Mutation(
+            "off_by_one",
+            1,
+            (_line(1, f"for {i} in range(len({xs}) - 1):"),),
+            (f"`{f}` skips the last of the {xs}.", f"`{f}` leaves out the end."),
+        ),
+        Mutation(
+            "off_by_one",
+            1,
+            (_line(1, f"for {i} in range(1, len({xs})):"),),
+            (f"`{f}` skips the first of the {xs}.", f"`{f}` leaves out the beginning."),
+        ),
+        Mutation(
+            "operator", 2, (_line(2, f"{t} -= {xs}[{i}]"),), (f"`{f}` should add up all {xs}.", f"`{f}` comes out negative.")
+        ),
         _start(0, 1, f, t, n.rng.choice((1, 2, 5))),
         _wrong_return(3, f, i, t),
         _no_return(3, f),
@@ -130,9 +147,20 @@ def count_compared(n: Namer) -> Function:
     x, lim = n.local(ELEMENTS, xs), n.local(LIMITS, xs)
     t = n.local(ACCUMULATORS, xs, x, lim)
     op, bad = n.rng.sample(list(COMPARISONS), 2)
-    body = (_line(1, f"{t} = 0"), _line(1, f"for {x} in {xs}:"), _line(2, f"if {x} {op} {lim}:"), _line(3, f"{t} += 1"), _line(1, f"return {t}"))
+    body = (
+        _line(1, f"{t} = 0"),
+        _line(1, f"for {x} in {xs}:"),
+        _line(2, f"if {x} {op} {lim}:"),
+        _line(3, f"{t} += 1"),
+        _line(1, f"return {t}"),
+    )
     bugs = (
-        Mutation("comparison", 2, (_line(2, f"if {x} {bad} {lim}:"),), (f"`{f}` counts the wrong {xs}.", f"`{f}` must count what is {COMPARISONS[op]} the {lim}.")),
+        Mutation(
+            "comparison",
+            2,
+            (_line(2, f"if {x} {bad} {lim}:"),),
+            (f"`{f}` counts the wrong {xs}.", f"`{f}` must count what is {COMPARISONS[op]} the {lim}."),
+        ),
         _start(0, 1, f, t, n.rng.choice((1, 2, 5))),
         Mutation("operator", 3, (_line(3, f"{t} -= 1"),), (f"`{f}` counts downwards.", f"`{f}` comes out negative.")),
         _wrong_return(4, f, lim, t),
@@ -152,10 +180,26 @@ def keep_compared(n: Namer) -> Function:
     x, lim = n.local(ELEMENTS, xs), n.local(LIMITS, xs)
     t = n.local(ACCUMULATORS, xs, x, lim)
     op, bad = n.rng.sample(list(COMPARISONS), 2)
-    body = (_line(1, f"{t} = []"), _line(1, f"for {x} in {xs}:"), _line(2, f"if {x} {op} {lim}:"), _line(3, f"{t}.append({x})"), _line(1, f"return {t}"))
+    body = (
+        _line(1, f"{t} = []"),
+        _line(1, f"for {x} in {xs}:"),
+        _line(2, f"if {x} {op} {lim}:"),
+        _line(3, f"{t}.append({x})"),
+        _line(1, f"return {t}"),
+    )
     bugs = (
-        Mutation("comparison", 2, (_line(2, f"if {x} {bad} {lim}:"),), (f"`{f}` keeps the wrong {xs}.", f"`{f}` must keep what is {COMPARISONS[op]} the {lim}.")),
-        Mutation("wrong_variable", 3, (_line(3, f"{t}.append({lim})"),), (f"`{f}` collects the wrong thing.", f"`{f}` fills up with the {lim}.")),
+        Mutation(
+            "comparison",
+            2,
+            (_line(2, f"if {x} {bad} {lim}:"),),
+            (f"`{f}` keeps the wrong {xs}.", f"`{f}` must keep what is {COMPARISONS[op]} the {lim}."),
+        ),
+        Mutation(
+            "wrong_variable",
+            3,
+            (_line(3, f"{t}.append({lim})"),),
+            (f"`{f}` collects the wrong thing.", f"`{f}` fills up with the {lim}."),
+        ),
         _wrong_return(4, f, xs, t),
         _no_return(4, f),
     )
@@ -172,10 +216,23 @@ def without(n: Namer) -> Function:
     f, xs = n.function("drop", "remove"), n.local(COLLECTIONS)
     x, y = n.local(ELEMENTS, xs), n.local(LIMITS, xs)
     t = n.local(ACCUMULATORS, xs, x, y)
-    body = (_line(1, f"{t} = []"), _line(1, f"for {x} in {xs}:"), _line(2, f"if {x} != {y}:"), _line(3, f"{t}.append({x})"), _line(1, f"return {t}"))
+    body = (
+        _line(1, f"{t} = []"),
+        _line(1, f"for {x} in {xs}:"),
+        _line(2, f"if {x} != {y}:"),
+        _line(3, f"{t}.append({x})"),
+        _line(1, f"return {t}"),
+    )
     bugs = (
-        Mutation("comparison", 2, (_line(2, f"if {x} == {y}:"),), (f"`{f}` keeps the wrong {xs}.", f"`{f}` must leave out the {y}.")),
-        Mutation("wrong_variable", 3, (_line(3, f"{t}.append({y})"),), (f"`{f}` collects the wrong thing.", f"`{f}` fills up with the {y}.")),
+        Mutation(
+            "comparison", 2, (_line(2, f"if {x} == {y}:"),), (f"`{f}` keeps the wrong {xs}.", f"`{f}` must leave out the {y}.")
+        ),
+        Mutation(
+            "wrong_variable",
+            3,
+            (_line(3, f"{t}.append({y})"),),
+            (f"`{f}` collects the wrong thing.", f"`{f}` fills up with the {y}."),
+        ),
         _wrong_return(4, f, xs, t),
         _no_return(4, f),
     )
@@ -192,11 +249,31 @@ def up_to(n: Namer) -> Function:
     f, k = n.function("list", "steps"), n.local(SCALARS)
     i = n.rng.choice("ijk")
     t = n.local(ACCUMULATORS, k, i)
-    body = (_line(1, f"{t} = []"), _line(1, f"for {i} in range(1, {k} + 1):"), _line(2, f"{t}.append({i})"), _line(1, f"return {t}"))
+    body = (
+        _line(1, f"{t} = []"),
+        _line(1, f"for {i} in range(1, {k} + 1):"),
+        _line(2, f"{t}.append({i})"),
+        _line(1, f"return {t}"),
+    )
     bugs = (
-        Mutation("off_by_one", 1, (_line(1, f"for {i} in range(1, {k}):"),), (f"`{f}` stops too early.", f"`{f}` leaves out {k} itself.")),
-        Mutation("off_by_one", 1, (_line(1, f"for {i} in range({k} + 1):"),), (f"`{f}` starts too early.", f"`{f}` must not contain 0.")),
-        Mutation("wrong_variable", 2, (_line(2, f"{t}.append({k})"),), (f"`{f}` collects the wrong thing.", f"`{f}` fills up with {k}.")),
+        Mutation(
+            "off_by_one",
+            1,
+            (_line(1, f"for {i} in range(1, {k}):"),),
+            (f"`{f}` stops too early.", f"`{f}` leaves out {k} itself."),
+        ),
+        Mutation(
+            "off_by_one",
+            1,
+            (_line(1, f"for {i} in range({k} + 1):"),),
+            (f"`{f}` starts too early.", f"`{f}` must not contain 0."),
+        ),
+        Mutation(
+            "wrong_variable",
+            2,
+            (_line(2, f"{t}.append({k})"),),
+            (f"`{f}` collects the wrong thing.", f"`{f}` fills up with {k}."),
+        ),
         _wrong_return(3, f, k, t),
         _no_return(3, f),
     )
@@ -209,8 +286,18 @@ def average(n: Namer) -> Function:
     body = (_line(1, f"if not {xs}:"), _line(2, "return 0"), _line(1, f"return sum({xs}) / len({xs})"))
     bugs = (
         Mutation("missing_check", 0, (), (f"`{f}` fails for no {xs}.", f"`{f}` crashes on an empty list."), span=2),
-        Mutation("operator", 2, (_line(1, f"return sum({xs}) * len({xs})"),), (f"`{f}` is far too big.", f"`{f}` should divide by the count.")),
-        Mutation("swapped_arguments", 2, (_line(1, f"return len({xs}) / sum({xs})"),), (f"`{f}` is upside down.", f"`{f}` divides the wrong way round.")),
+        Mutation(
+            "operator",
+            2,
+            (_line(1, f"return sum({xs}) * len({xs})"),),
+            (f"`{f}` is far too big.", f"`{f}` should divide by the count."),
+        ),
+        Mutation(
+            "swapped_arguments",
+            2,
+            (_line(1, f"return len({xs}) / sum({xs})"),),
+            (f"`{f}` is upside down.", f"`{f}` divides the wrong way round."),
+        ),
         _no_return(2, f),
     )
 
@@ -238,7 +325,12 @@ def extreme(n: Namer) -> Function:
     )
     bugs = (
         Mutation("missing_check", 0, (), (f"`{f}` fails for no {xs}.", f"`{f}` crashes on an empty list."), span=2),
-        Mutation("comparison", 4, (_line(2, f"if {x} {bad} {t}:"),), (f"`{f}` finds the wrong end.", f"`{f}` does not give the {word.lower()}.")),
+        Mutation(
+            "comparison",
+            4,
+            (_line(2, f"if {x} {bad} {t}:"),),
+            (f"`{f}` finds the wrong end.", f"`{f}` does not give the {word.lower()}."),
+        ),
         _wrong_return(6, f, x, t),
         _no_return(6, f),
     )
@@ -255,12 +347,23 @@ def first_items(n: Namer) -> Function:
     k = n.local(SCALARS, xs)
     body = (_line(1, f"return {xs}[:{k}]"),)
     bugs = (
-        Mutation("off_by_one", 0, (_line(1, f"return {xs}[:{k} - 1]"),), (f"`{f}` gives one too few.", f"`{f}` stops too early.")),
-        Mutation("off_by_one", 0, (_line(1, f"return {xs}[1:{k}]"),), (f"`{f}` skips the first of the {xs}.", f"`{f}` leaves out the beginning.")),
-        Mutation("wrong_variable", 0, (_line(1, f"return {xs}[{k}:]"),), (f"`{f}` takes the wrong end.", f"`{f}` gives the rest.")),
+        Mutation(
+            "off_by_one", 0, (_line(1, f"return {xs}[:{k} - 1]"),), (f"`{f}` gives one too few.", f"`{f}` stops too early.")
+        ),
+        Mutation(
+            "off_by_one",
+            0,
+            (_line(1, f"return {xs}[1:{k}]"),),
+            (f"`{f}` skips the first of the {xs}.", f"`{f}` leaves out the beginning."),
+        ),
+        Mutation(
+            "wrong_variable", 0, (_line(1, f"return {xs}[{k}:]"),), (f"`{f}` takes the wrong end.", f"`{f}` gives the rest.")
+        ),
         _no_return(0, f),
     )
-    return Function(f, (xs, k), f"The first {k} of the {xs}.", body, "items", lambda r: (_ints(r, count=5), r.randint(2, 4)), bugs)
+    return Function(
+        f, (xs, k), f"The first {k} of the {xs}.", body, "items", lambda r: (_ints(r, count=5), r.randint(2, 4)), bugs
+    )
 
 
 def last_items(n: Namer) -> Function:
@@ -269,11 +372,20 @@ def last_items(n: Namer) -> Function:
     k = n.local(SCALARS, xs)
     body = (_line(1, f"return {xs}[-{k}:]"),)
     bugs = (
-        Mutation("off_by_one", 0, (_line(1, f"return {xs}[-{k} - 1:]"),), (f"`{f}` gives one too many.", f"`{f}` starts too early.")),
-        Mutation("wrong_variable", 0, (_line(1, f"return {xs}[:{k}]"),), (f"`{f}` takes the wrong end.", f"`{f}` gives the beginning.")),
+        Mutation(
+            "off_by_one", 0, (_line(1, f"return {xs}[-{k} - 1:]"),), (f"`{f}` gives one too many.", f"`{f}` starts too early.")
+        ),
+        Mutation(
+            "wrong_variable",
+            0,
+            (_line(1, f"return {xs}[:{k}]"),),
+            (f"`{f}` takes the wrong end.", f"`{f}` gives the beginning."),
+        ),
         _no_return(0, f),
     )
-    return Function(f, (xs, k), f"The last {k} of the {xs}.", body, "items", lambda r: (r.sample(range(1, 20), 5), r.randint(1, 3)), bugs)
+    return Function(
+        f, (xs, k), f"The last {k} of the {xs}.", body, "items", lambda r: (r.sample(range(1, 20), 5), r.randint(1, 3)), bugs
+    )
 
 
 def between(n: Namer) -> Function:
@@ -283,9 +395,24 @@ def between(n: Namer) -> Function:
     high = n.local(LIMITS, x, low)
     body = (_line(1, f"return {low} <= {x} <= {high}"),)
     bugs = (
-        Mutation("comparison", 0, (_line(1, f"return {low} < {x} <= {high}"),), (f"`{f}` must allow {low} itself.", f"`{f}` is wrong at {low}.")),
-        Mutation("comparison", 0, (_line(1, f"return {low} <= {x} < {high}"),), (f"`{f}` must allow {high} itself.", f"`{f}` is wrong at {high}.")),
-        Mutation("swapped_arguments", 0, (_line(1, f"return {high} <= {x} <= {low}"),), (f"`{f}` is nearly always False.", f"`{f}` mixes up {low} and {high}.")),
+        Mutation(
+            "comparison",
+            0,
+            (_line(1, f"return {low} < {x} <= {high}"),),
+            (f"`{f}` must allow {low} itself.", f"`{f}` is wrong at {low}."),
+        ),
+        Mutation(
+            "comparison",
+            0,
+            (_line(1, f"return {low} <= {x} < {high}"),),
+            (f"`{f}` must allow {high} itself.", f"`{f}` is wrong at {high}."),
+        ),
+        Mutation(
+            "swapped_arguments",
+            0,
+            (_line(1, f"return {high} <= {x} <= {low}"),),
+            (f"`{f}` is nearly always False.", f"`{f}` mixes up {low} and {high}."),
+        ),
         _no_return(0, f),
     )
 
@@ -304,8 +431,18 @@ def clamp(n: Namer) -> Function:
     high = n.local(LIMITS, x, low)
     body = (_line(1, f"return max({low}, min({x}, {high}))"),)
     bugs = (
-        Mutation("swapped_arguments", 0, (_line(1, f"return max({high}, min({x}, {low}))"),), (f"`{f}` mixes up {low} and {high}.", f"`{f}` is never below {high}.")),
-        Mutation("operator", 0, (_line(1, f"return min({low}, min({x}, {high}))"),), (f"`{f}` goes below {low}.", f"`{f}` does not respect {low}.")),
+        Mutation(
+            "swapped_arguments",
+            0,
+            (_line(1, f"return max({high}, min({x}, {low}))"),),
+            (f"`{f}` mixes up {low} and {high}.", f"`{f}` is never below {high}."),
+        ),
+        Mutation(
+            "operator",
+            0,
+            (_line(1, f"return min({low}, min({x}, {high}))"),),
+            (f"`{f}` goes below {low}.", f"`{f}` does not respect {low}."),
+        ),
         _no_return(0, f),
     )
 
@@ -327,13 +464,27 @@ def binary(n: Namer) -> Function:
     op, bad = n.rng.sample(list(OPERATORS), 2)
     body = (_line(1, f"return {a} {op} {b}"),)
     bugs = [
-        Mutation("operator", 0, (_line(1, f"return {a} {bad} {b}"),), (f"`{f}` computes the wrong thing.", f"`{f}` should be {a} {OPERATORS[op]} {b}.")),
+        Mutation(
+            "operator",
+            0,
+            (_line(1, f"return {a} {bad} {b}"),),
+            (f"`{f}` computes the wrong thing.", f"`{f}` should be {a} {OPERATORS[op]} {b}."),
+        ),
         Mutation("wrong_variable", 0, (_line(1, f"return {a} {op} {a}"),), (f"`{f}` ignores {b}.", f"`{f}` uses {a} twice.")),
         _no_return(0, f),
     ]
     if op == "-":
-        bugs.append(Mutation("swapped_arguments", 0, (_line(1, f"return {b} - {a}"),), (f"`{f}` has the wrong sign.", f"`{f}` subtracts the wrong way round.")))
-    return Function(f, (a, b), f"{a} {OPERATORS[op]} {b}.", body, "amount", lambda r: tuple(r.sample(range(3, 10), 2)), tuple(bugs))
+        bugs.append(
+            Mutation(
+                "swapped_arguments",
+                0,
+                (_line(1, f"return {b} - {a}"),),
+                (f"`{f}` has the wrong sign.", f"`{f}` subtracts the wrong way round."),
+            )
+        )
+    return Function(
+        f, (a, b), f"{a} {OPERATORS[op]} {b}.", body, "amount", lambda r: tuple(r.sample(range(3, 10), 2)), tuple(bugs)
+    )
 
 
 def two_step(n: Namer) -> Function:
@@ -346,12 +497,24 @@ def two_step(n: Namer) -> Function:
     body = (_line(1, f"{t} = {a} * {b}"), _line(1, f"return {t} {op} {c}"))
     bugs = (
         Mutation("operator", 0, (_line(1, f"{t} = {a} + {b}"),), (f"`{f}` should multiply first.", f"`{f}` adds {a} and {b}.")),
-        Mutation("operator", 1, (_line(1, f"return {t} {bad} {c}"),), (f"`{f}` treats {c} wrongly.", f"`{f}` has the wrong sign for {c}.")),
-        Mutation("wrong_variable", 0, (_line(1, f"{t} = {a} * {c}"),), (f"`{f}` ignores {b}.", f"`{f}` multiplies by the wrong thing.")),
+        Mutation(
+            "operator",
+            1,
+            (_line(1, f"return {t} {bad} {c}"),),
+            (f"`{f}` treats {c} wrongly.", f"`{f}` has the wrong sign for {c}."),
+        ),
+        Mutation(
+            "wrong_variable",
+            0,
+            (_line(1, f"{t} = {a} * {c}"),),
+            (f"`{f}` ignores {b}.", f"`{f}` multiplies by the wrong thing."),
+        ),
         _no_return(1, f),
         _wrong_return(1, f, t, f"{t} {op} {c}"),
     )
-    return Function(f, (a, b, c), f"{a} times {b} {OPERATORS[op]} {c}.", body, "amount", lambda r: tuple(r.sample(range(3, 12), 3)), bugs)
+    return Function(
+        f, (a, b, c), f"{a} times {b} {OPERATORS[op]} {c}.", body, "amount", lambda r: tuple(r.sample(range(3, 12), 3)), bugs
+    )
 
 
 def lookup(n: Namer) -> Function:
@@ -360,11 +523,23 @@ def lookup(n: Namer) -> Function:
     key = n.local(KEYS, table)
     body = (_line(1, f"return {table}.get({key}, 0)"),)
     bugs = (
-        Mutation("initial_value", 0, (_line(1, f"return {table}.get({key}, 1)"),), (f"`{f}` is wrong for a missing {key}.", f"`{f}` should give 0 by default.")),
-        Mutation("missing_check", 0, (_line(1, f"return {table}[{key}]"),), (f"`{f}` crashes for a missing {key}.", f"`{f}` fails when there is no {key}.")),
+        Mutation(
+            "initial_value",
+            0,
+            (_line(1, f"return {table}.get({key}, 1)"),),
+            (f"`{f}` is wrong for a missing {key}.", f"`{f}` should give 0 by default."),
+        ),
+        Mutation(
+            "missing_check",
+            0,
+            (_line(1, f"return {table}[{key}]"),),
+            (f"`{f}` crashes for a missing {key}.", f"`{f}` fails when there is no {key}."),
+        ),
         _no_return(0, f),
     )
-    return Function(f, (table, key), f"Entry of the {table} under {key}, 0 if missing.", body, "lookup", _lookup_arguments, bugs)
+    return Function(
+        f, (table, key), f"Entry of the {table} under {key}, 0 if missing.", body, "lookup", _lookup_arguments, bugs
+    )
 
 
 def lookup_checked(n: Namer) -> Function:
@@ -373,9 +548,21 @@ def lookup_checked(n: Namer) -> Function:
     key = n.local(KEYS, table)
     body = (_line(1, f"if {key} not in {table}:"), _line(2, "return 0"), _line(1, f"return {table}[{key}]"))
     bugs = (
-        Mutation("missing_check", 0, (), (f"`{f}` crashes for a missing {key}.", f"`{f}` fails when there is no {key}."), span=2),
-        Mutation("comparison", 0, (_line(1, f"if {key} in {table}:"),), (f"`{f}` is the wrong way round.", f"`{f}` gives 0 for a known {key}.")),
-        Mutation("wrong_variable", 2, (_line(1, f"return {key}"),), (f"`{f}` hands back the {key}.", f"`{f}` does not look into the {table}.")),
+        Mutation(
+            "missing_check", 0, (), (f"`{f}` crashes for a missing {key}.", f"`{f}` fails when there is no {key}."), span=2
+        ),
+        Mutation(
+            "comparison",
+            0,
+            (_line(1, f"if {key} in {table}:"),),
+            (f"`{f}` is the wrong way round.", f"`{f}` gives 0 for a known {key}."),
+        ),
+        Mutation(
+            "wrong_variable",
+            2,
+            (_line(1, f"return {key}"),),
+            (f"`{f}` hands back the {key}.", f"`{f}` does not look into the {table}."),
+        ),
         _no_return(2, f),
     )
     return Function(f, (table, key), f"Entry of the {table} at {key}, 0 if missing.", body, "lookup", _lookup_arguments, bugs)
@@ -392,10 +579,25 @@ def tally(n: Namer) -> Function:
     f, xs = n.function("tally", "group"), n.local(COLLECTIONS)
     x = n.local(ELEMENTS, xs)
     t = n.local(ACCUMULATORS, xs, x)
-    body = (_line(1, f"{t} = {{}}"), _line(1, f"for {x} in {xs}:"), _line(2, f"{t}[{x}] = {t}.get({x}, 0) + 1"), _line(1, f"return {t}"))
+    body = (
+        _line(1, f"{t} = {{}}"),
+        _line(1, f"for {x} in {xs}:"),
+        _line(2, f"{t}[{x}] = {t}.get({x}, 0) + 1"),
+        _line(1, f"return {t}"),
+    )
     bugs = (
-        Mutation("operator", 2, (_line(2, f"{t}[{x}] = {t}.get({x}, 0) - 1"),), (f"`{f}` counts downwards.", f"`{f}` comes out negative.")),
-        Mutation("initial_value", 2, (_line(2, f"{t}[{x}] = {t}.get({x}, 1) + 1"),), (f"`{f}` is always too big by 1.", f"`{f}` should start from 0.")),
+        Mutation(
+            "operator",
+            2,
+            (_line(2, f"{t}[{x}] = {t}.get({x}, 0) - 1"),),
+            (f"`{f}` counts downwards.", f"`{f}` comes out negative."),
+        ),
+        Mutation(
+            "initial_value",
+            2,
+            (_line(2, f"{t}[{x}] = {t}.get({x}, 1) + 1"),),
+            (f"`{f}` is always too big by 1.", f"`{f}` should start from 0."),
+        ),
         _wrong_return(3, f, xs, t),
         _no_return(3, f),
     )
@@ -409,8 +611,15 @@ def joined(n: Namer) -> Function:
     sep, word = n.rng.choice((("-", "dash"), (":", "colon"), ("_", "bar")))
     body = (_line(1, f'return {a} + "{sep}" + {b}'),)
     bugs = (
-        Mutation("swapped_arguments", 0, (_line(1, f'return {b} + "{sep}" + {a}'),), (f"`{f}` has the wrong order.", f"`{f}` puts {b} first.")),
-        Mutation("wrong_variable", 0, (_line(1, f'return {a} + "{sep}" + {a}'),), (f"`{f}` ignores {b}.", f"`{f}` uses {a} twice.")),
+        Mutation(
+            "swapped_arguments",
+            0,
+            (_line(1, f'return {b} + "{sep}" + {a}'),),
+            (f"`{f}` has the wrong order.", f"`{f}` puts {b} first."),
+        ),
+        Mutation(
+            "wrong_variable", 0, (_line(1, f'return {a} + "{sep}" + {a}'),), (f"`{f}` ignores {b}.", f"`{f}` uses {a} twice.")
+        ),
         _no_return(0, f),
     )
     return Function(f, (a, b), f"{a} and {b} with a {word} between.", body, "text", _two_words, bugs)
@@ -427,12 +636,26 @@ def repeated(n: Namer) -> Function:
     t = n.local(ACCUMULATORS, a, k)
     body = (_line(1, f"{t} = {a} * {k}"), _line(1, f'return {t} + "."'))
     bugs = (
-        Mutation("wrong_variable", 1, (_line(1, f'return {a} + "."'),), (f"`{f}` ignores {k}.", f"`{f}` shows the {a} only once.")),
-        Mutation("off_by_one", 0, (_line(1, f"{t} = {a} * ({k} - 1)"),), (f"`{f}` gives one too few.", f"`{f}` stops too early.")),
-        Mutation("wrong_variable", 0, (_line(1, f"{t} = {a}"),), (f"`{f}` ignores {k} now.", f"`{f}` does not repeat the {a}.")),
+        Mutation(
+            "wrong_variable", 1, (_line(1, f'return {a} + "."'),), (f"`{f}` ignores {k}.", f"`{f}` shows the {a} only once.")
+        ),
+        Mutation(
+            "off_by_one", 0, (_line(1, f"{t} = {a} * ({k} - 1)"),), (f"`{f}` gives one too few.", f"`{f}` stops too early.")
+        ),
+        Mutation(
+            "wrong_variable", 0, (_line(1, f"{t} = {a}"),), (f"`{f}` ignores {k} now.", f"`{f}` does not repeat the {a}.")
+        ),
         _no_return(1, f),
     )
-    return Function(f, (a, k), f"The {a} repeated {k} times, and a dot.", body, "text", lambda r: (r.choice("abcdefgh"), r.randint(2, 4)), bugs)
+    return Function(
+        f,
+        (a, k),
+        f"The {a} repeated {k} times, and a dot.",
+        body,
+        "text",
+        lambda r: (r.choice("abcdefgh"), r.randint(2, 4)),
+        bugs,
+    )
 
 
 def via_helper(n: Namer) -> Function:
@@ -445,8 +668,15 @@ def via_helper(n: Namer) -> Function:
     t = n.local(ACCUMULATORS, a, b)
     body = (_line(1, f"{t} = {inner.name}({a}, {b})"), _line(1, f"return {t} * 2"))
     bugs = (
-        Mutation("swapped_arguments", 0, (_line(1, f"{t} = {inner.name}({b}, {a})"),), (f"`{f}` has the wrong sign.", f"`{f}` passes {a} and {b} the wrong way round.")),
-        Mutation("wrong_variable", 0, (_line(1, f"{t} = {inner.name}({a}, {a})"),), (f"`{f}` ignores {b}.", f"`{f}` is always 0.")),
+        Mutation(
+            "swapped_arguments",
+            0,
+            (_line(1, f"{t} = {inner.name}({b}, {a})"),),
+            (f"`{f}` has the wrong sign.", f"`{f}` passes {a} and {b} the wrong way round."),
+        ),
+        Mutation(
+            "wrong_variable", 0, (_line(1, f"{t} = {inner.name}({a}, {a})"),), (f"`{f}` ignores {b}.", f"`{f}` is always 0.")
+        ),
         Mutation("operator", 1, (_line(1, f"return {t} + 2"),), (f"`{f}` should double.", f"`{f}` adds 2.")),
         _no_return(1, f),
     )
@@ -460,12 +690,28 @@ def position(n: Namer) -> Function:
     y = n.local(LIMITS, xs)
     x = n.local(ELEMENTS, xs, y)
     i = n.rng.choice("ijk")
-    body = (_line(1, f"for {i}, {x} in enumerate({xs}):"), _line(2, f"if {x} == {y}:"), _line(3, f"return {i}"), _line(1, "return -1"))
+    body = (
+        _line(1, f"for {i}, {x} in enumerate({xs}):"),
+        _line(2, f"if {x} == {y}:"),
+        _line(3, f"return {i}"),
+        _line(1, "return -1"),
+    )
     bugs = (
-        Mutation("comparison", 1, (_line(2, f"if {x} != {y}:"),), (f"`{f}` finds the wrong one.", f"`{f}` must look for the {y}.")),
-        Mutation("wrong_variable", 2, (_line(3, f"return {x}"),), (f"`{f}` gives the value.", f"`{f}` should give a position.")),
-        Mutation("initial_value", 3, (_line(1, "return 0"),), (f"`{f}` is wrong without the {y}.", f"`{f}` should give -1 if there is no {y}.")),
-        Mutation("off_by_one", 2, (_line(3, f"return {i} + 1"),), (f"`{f}` is always too big by 1.", f"`{f}` should count from 0.")),
+        Mutation(
+            "comparison", 1, (_line(2, f"if {x} != {y}:"),), (f"`{f}` finds the wrong one.", f"`{f}` must look for the {y}.")
+        ),
+        Mutation(
+            "wrong_variable", 2, (_line(3, f"return {x}"),), (f"`{f}` gives the value.", f"`{f}` should give a position.")
+        ),
+        Mutation(
+            "initial_value",
+            3,
+            (_line(1, "return 0"),),
+            (f"`{f}` is wrong without the {y}.", f"`{f}` should give -1 if there is no {y}."),
+        ),
+        Mutation(
+            "off_by_one", 2, (_line(3, f"return {i} + 1"),), (f"`{f}` is always too big by 1.", f"`{f}` should count from 0.")
+        ),
     )
 
     def arguments(r: random.Random) -> Arguments:
@@ -483,8 +729,18 @@ def all_compared(n: Namer) -> Function:
     bad = {">": "<", "<": ">"}[op]
     body = (_line(1, f"for {x} in {xs}:"), _line(2, f"if {x} {op} {lim}:"), _line(3, "return False"), _line(1, "return True"))
     bugs = (
-        Mutation("comparison", 1, (_line(2, f"if {x} {bad} {lim}:"),), (f"`{f}` is the wrong way round.", f"`{f}` must refuse what is {COMPARISONS[op]} the {lim}.")),
-        Mutation("comparison", 1, (_line(2, f"if {x} {op}= {lim}:"),), (f"`{f}` must allow the {lim} itself.", f"`{f}` is wrong at the {lim}.")),
+        Mutation(
+            "comparison",
+            1,
+            (_line(2, f"if {x} {bad} {lim}:"),),
+            (f"`{f}` is the wrong way round.", f"`{f}` must refuse what is {COMPARISONS[op]} the {lim}."),
+        ),
+        Mutation(
+            "comparison",
+            1,
+            (_line(2, f"if {x} {op}= {lim}:"),),
+            (f"`{f}` must allow the {lim} itself.", f"`{f}` is wrong at the {lim}."),
+        ),
         Mutation("initial_value", 3, (_line(1, "return False"),), (f"`{f}` is always False.", f"`{f}` is never True.")),
         _no_return(3, f),
     )
@@ -501,11 +757,23 @@ def spread(n: Namer) -> Function:
     f, xs = n.function("spread", "span"), n.local(COLLECTIONS)
     body = (_line(1, f"return max({xs}) - min({xs})"),)
     bugs = (
-        Mutation("operator", 0, (_line(1, f"return max({xs}) + min({xs})"),), (f"`{f}` computes the wrong thing.", f"`{f}` should subtract.")),
-        Mutation("swapped_arguments", 0, (_line(1, f"return min({xs}) - max({xs})"),), (f"`{f}` has the wrong sign.", f"`{f}` comes out negative.")),
+        Mutation(
+            "operator",
+            0,
+            (_line(1, f"return max({xs}) + min({xs})"),),
+            (f"`{f}` computes the wrong thing.", f"`{f}` should subtract."),
+        ),
+        Mutation(
+            "swapped_arguments",
+            0,
+            (_line(1, f"return min({xs}) - max({xs})"),),
+            (f"`{f}` has the wrong sign.", f"`{f}` comes out negative."),
+        ),
         _no_return(0, f),
     )
-    return Function(f, (xs,), f"Largest minus smallest of the {xs}.", body, "amount", lambda r: (r.sample(range(1, 20), 4),), bugs)
+    return Function(
+        f, (xs,), f"Largest minus smallest of the {xs}.", body, "amount", lambda r: (r.sample(range(1, 20), 4),), bugs
+    )
 
 
 def running(n: Namer) -> Function:
@@ -514,11 +782,23 @@ def running(n: Namer) -> Function:
     x = n.local(ELEMENTS, xs)
     t = n.local(ACCUMULATORS, xs, x)
     s = n.local(ACCUMULATORS, xs, x, t)
-    body = (_line(1, f"{t} = 0"), _line(1, f"{s} = []"), _line(1, f"for {x} in {xs}:"), _line(2, f"{t} += {x}"), _line(2, f"{s}.append({t})"), _line(1, f"return {s}"))
+    body = (
+        _line(1, f"{t} = 0"),
+        _line(1, f"{s} = []"),
+        _line(1, f"for {x} in {xs}:"),
+        _line(2, f"{t} += {x}"),
+        _line(2, f"{s}.append({t})"),
+        _line(1, f"return {s}"),
+    )
     bugs = (
         _start(0, 1, f, t, n.rng.choice((1, 2, 5))),
         Mutation("operator", 3, (_line(2, f"{t} -= {x}"),), (f"`{f}` should go upwards.", f"`{f}` comes out negative.")),
-        Mutation("wrong_variable", 4, (_line(2, f"{s}.append({x})"),), (f"`{f}` collects the wrong thing.", f"`{f}` only gives the {xs} back.")),
+        Mutation(
+            "wrong_variable",
+            4,
+            (_line(2, f"{s}.append({x})"),),
+            (f"`{f}` collects the wrong thing.", f"`{f}` only gives the {xs} back."),
+        ),
         _wrong_return(5, f, t, s),
         _no_return(5, f),
     )
@@ -530,15 +810,37 @@ def steps(n: Namer) -> Function:
     f, xs = n.function("steps", "changes"), n.local(COLLECTIONS)
     t = n.local(ACCUMULATORS, xs)
     i = n.rng.choice("ijk")
-    body = (_line(1, f"{t} = []"), _line(1, f"for {i} in range(1, len({xs})):"), _line(2, f"{t}.append({xs}[{i}] - {xs}[{i} - 1])"), _line(1, f"return {t}"))
+    body = (
+        _line(1, f"{t} = []"),
+        _line(1, f"for {i} in range(1, len({xs})):"),
+        _line(2, f"{t}.append({xs}[{i}] - {xs}[{i} - 1])"),
+        _line(1, f"return {t}"),
+    )
     bugs = (
-        Mutation("off_by_one", 1, (_line(1, f"for {i} in range(2, len({xs})):"),), (f"`{f}` skips the first step.", f"`{f}` leaves out the beginning.")),
-        Mutation("swapped_arguments", 2, (_line(2, f"{t}.append({xs}[{i} - 1] - {xs}[{i}])"),), (f"`{f}` has the wrong sign.", f"`{f}` subtracts the wrong way round.")),
-        Mutation("operator", 2, (_line(2, f"{t}.append({xs}[{i}] + {xs}[{i} - 1])"),), (f"`{f}` computes the wrong thing.", f"`{f}` should subtract.")),
+        Mutation(
+            "off_by_one",
+            1,
+            (_line(1, f"for {i} in range(2, len({xs})):"),),
+            (f"`{f}` skips the first step.", f"`{f}` leaves out the beginning."),
+        ),
+        Mutation(
+            "swapped_arguments",
+            2,
+            (_line(2, f"{t}.append({xs}[{i} - 1] - {xs}[{i}])"),),
+            (f"`{f}` has the wrong sign.", f"`{f}` subtracts the wrong way round."),
+        ),
+        Mutation(
+            "operator",
+            2,
+            (_line(2, f"{t}.append({xs}[{i}] + {xs}[{i} - 1])"),),
+            (f"`{f}` computes the wrong thing.", f"`{f}` should subtract."),
+        ),
         _wrong_return(3, f, xs, t),
         _no_return(3, f),
     )
-    return Function(f, (xs,), f"Steps between neighbours of the {xs}.", body, "items", lambda r: (r.sample(range(1, 20), 5),), bugs)
+    return Function(
+        f, (xs,), f"Steps between neighbours of the {xs}.", body, "items", lambda r: (r.sample(range(1, 20), 5),), bugs
+    )
 
 
 def percent(n: Namer) -> Function:
@@ -548,8 +850,18 @@ def percent(n: Namer) -> Function:
     body = (_line(1, f"if {b} == 0:"), _line(2, "return 0"), _line(1, f"return {a} * 100 / {b}"))
     bugs = (
         Mutation("missing_check", 0, (), (f"`{f}` crashes when {b} is 0.", f"`{f}` fails for no {b}."), span=2),
-        Mutation("operator", 2, (_line(1, f"return {a} + 100 / {b}"),), (f"`{f}` computes the wrong thing.", f"`{f}` should multiply by 100.")),
-        Mutation("swapped_arguments", 2, (_line(1, f"return {b} * 100 / {a}"),), (f"`{f}` is upside down.", f"`{f}` divides the wrong way round.")),
+        Mutation(
+            "operator",
+            2,
+            (_line(1, f"return {a} + 100 / {b}"),),
+            (f"`{f}` computes the wrong thing.", f"`{f}` should multiply by 100."),
+        ),
+        Mutation(
+            "swapped_arguments",
+            2,
+            (_line(1, f"return {b} * 100 / {a}"),),
+            (f"`{f}` is upside down.", f"`{f}` divides the wrong way round."),
+        ),
         _no_return(2, f),
     )
 
@@ -565,11 +877,26 @@ def merged(n: Namer) -> Function:
     ys = n.local(COLLECTIONS, xs)
     body = (_line(1, f"return {xs} + {ys}"),)
     bugs = (
-        Mutation("swapped_arguments", 0, (_line(1, f"return {ys} + {xs}"),), (f"`{f}` has the wrong order.", f"`{f}` puts the {ys} first.")),
-        Mutation("wrong_variable", 0, (_line(1, f"return {xs} + {xs}"),), (f"`{f}` ignores the {ys}.", f"`{f}` uses the {xs} twice.")),
+        Mutation(
+            "swapped_arguments",
+            0,
+            (_line(1, f"return {ys} + {xs}"),),
+            (f"`{f}` has the wrong order.", f"`{f}` puts the {ys} first."),
+        ),
+        Mutation(
+            "wrong_variable", 0, (_line(1, f"return {xs} + {xs}"),), (f"`{f}` ignores the {ys}.", f"`{f}` uses the {xs} twice.")
+        ),
         _no_return(0, f),
     )
-    return Function(f, (xs, ys), f"The {xs} and then the {ys}.", body, "items", lambda r: (_ints(r, 4, 9, count=3), _ints(r, 1, 6, count=2)), bugs)
+    return Function(
+        f,
+        (xs, ys),
+        f"The {xs} and then the {ys}.",
+        body,
+        "items",
+        lambda r: (_ints(r, 4, 9, count=3), _ints(r, 1, 6, count=2)),
+        bugs,
+    )
 
 
 def guarded(n: Namer) -> Function:
@@ -587,7 +914,12 @@ def guarded(n: Namer) -> Function:
     body = (_line(1, f"if {condition}:"), _line(2, f'raise ValueError("{a}")'), _line(1, f"return {b} {op} {a}"))
     bugs = (
         Mutation("missing_check", 0, (), (f"`{f}` must refuse a {rule}.", f"`{f}` accepts a {rule}."), span=2),
-        Mutation("operator", 2, (_line(1, f"return {b} / {a}"),), (f"`{f}` computes the wrong thing.", f"`{f}` should be {b} {word} {a}.")),
+        Mutation(
+            "operator",
+            2,
+            (_line(1, f"return {b} / {a}"),),
+            (f"`{f}` computes the wrong thing.", f"`{f}` should be {b} {word} {a}."),
+        ),
         _no_return(2, f),
     )
 

@@ -10,23 +10,31 @@ import hashlib
 import random
 from enum import StrEnum
 
-NOUNS = """order item price stock user score point block file ticket parcel book page song film tree leaf
-garden river road lamp cell battery sensor signal frame pixel image color shape box crate shelf room floor
-cottage farm field crop seed cow horse bird fish boat ship train wagon plane wheel engine motor pump valve pipe
-tank gear bolt plate sheet wire cable node edge graph path step round game team player match goal card deck
-coin bill tax fee wage loan bank vault door gate wall brick stone sand metal glass paper pen note word letter
-token query row column record entry event alarm timer clock day week month hour minute guest meal dish fruit
-apple lemon bread cake salt sugar spice drink water juice milk patient doctor drug dose visit claim policy
-asset share trade quote market shop cart basket refund lesson grade exam student teacher""".split()
-VERBS = "get find calc make build load read fetch compute derive take give show pull gather collect".split()
-COLLECTIONS = "values data rows nums units amounts levels marks sizes weights counts parts batch group queue".split()
-ELEMENTS = "x v n item val cur part unit one e w it".split()
-ACCUMULATORS = "total acc result res out sum_up tally answer final agg".split()
-LIMITS = "limit bound cap low high cut base target mark floor".split()
-SCALARS = "a b c p q left right first second width height qty rate size amount factor start span speed".split()
-KEYS = "key name code tag label id".split()
-TABLES = "table index lookup store book register".split()
-_ONSETS = "b d f g k l m n p r s t v z st dr pl".split()
+NOUNS = """
+order item price stock user score point block file ticket parcel book page song film tree leaf garden river road lamp
+cell battery sensor signal frame pixel image color shape box crate shelf room floor cottage farm field crop seed cow
+horse bird fish boat ship train wagon plane wheel engine motor pump valve pipe tank gear bolt plate sheet wire cable
+node edge graph path step round game team player match goal card deck coin bill tax fee wage loan bank vault door gate
+wall brick stone sand metal glass paper pen note word letter token query row column record entry event alarm timer
+clock day week month hour minute guest meal dish fruit apple lemon bread cake salt sugar spice drink water juice milk
+patient doctor drug dose visit claim policy asset share trade quote market shop cart basket refund lesson grade exam
+student teacher
+""".split()
+VERBS = """
+get find calc make build load read fetch compute derive take give show pull gather collect
+""".split()
+COLLECTIONS = """
+values data rows nums units amounts levels marks sizes weights counts parts batch group queue
+""".split()
+ELEMENTS = ["x", "v", "n", "item", "val", "cur", "part", "unit", "one", "e", "w", "it"]
+ACCUMULATORS = ["total", "acc", "result", "res", "out", "sum_up", "tally", "answer", "final", "agg"]
+LIMITS = ["limit", "bound", "cap", "low", "high", "cut", "base", "target", "mark", "floor"]
+SCALARS = """
+a b c p q left right first second width height qty rate size amount factor start span speed
+""".split()
+KEYS = ["key", "name", "code", "tag", "label", "id"]
+TABLES = ["table", "index", "lookup", "store", "book", "register"]
+_ONSETS = ["b", "d", "f", "g", "k", "l", "m", "n", "p", "r", "s", "t", "v", "z", "st", "dr", "pl"]
 _VOWELS = "aeiou"
 
 
@@ -59,6 +67,7 @@ class Namer:
         self._functions: set[str] = set()
 
     def noun(self) -> str:
+        """A word of the list, or an invented one."""
         return invented(self.rng) if self.rng.random() < self.share else self.rng.choice(NOUNS)
 
     def function(self, *hints: str) -> str:

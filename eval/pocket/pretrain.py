@@ -36,16 +36,22 @@ from eval.pocket.episodes import EpisodeMaker, Mix
 from eval.pocket.names import Split
 
 SHARD = 2_000
-BUCKETS = (288, 352, 416, 512)
+BUCKETS = (160, 224, 288, 352, 416, 512)
 TOKENIZER_EPISODES = 5_000
+EXPLORE, STEP_DOWN = 0.45, 0.35
 
 
 @dataclass(frozen=True)
 class Settings:
-    """One pretraining run. `other_weight` is the loss weight of tokens that the agent reads."""
+    """One pretraining run.
+
+    `other_weight` is the loss weight of tokens that the agent reads. Shards before
+    `small_modules_from` hold modules of three functions, later ones of one to three: shorter
+    episodes, hence more of them.
+    """
 
     seed: int = 0
-    tokens: int = 30_000_000
+    tokens: int = 24_000_000
     batch_tokens: int = 8_192
     muon_lr: float = 0.02
     adam_lr: float = 3e-3
@@ -53,13 +59,15 @@ class Settings:
     vocabulary: int = 1280
     style: EditStyle = "lines"
     invented_names: float = 0.35
+    small_modules_from: int = 13
     hidden: int = 256
     layers: int = 5
     intermediate: int = 704
 
-    def mix(self) -> Mix:
-        """The episode mix of this run."""
-        return Mix(style=self.style, invented_names=self.invented_names)
+    def mix(self, shard: int = 0) -> Mix:
+        """The episode mix of a shard."""
+        sizes = (3,) if shard < self.small_modules_from else (1, 2, 3)
+        return Mix(style=self.style, invented_names=self.invented_names, module_sizes=sizes)
 
 
 Shard = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]
@@ -68,14 +76,16 @@ Shard = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]
 @contextmanager
 def scratch_directory() -> Iterator[Path]:
     """A temporary directory, in memory where the system has such a place."""
-    with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as name:
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as name:
         yield Path(name)
 
 
-def make_shard(settings: Settings, tokenizer_path: Path, number: int, split: Split = Split.PRETRAIN, count: int = SHARD) -> Shard:
+def make_shard(
+    settings: Settings, tokenizer_path: Path, number: int, split: Split = Split.PRETRAIN, count: int = SHARD
+) -> Shard:
     """Episodes of one shard: concatenated ids (int16), own-word mask, and lengths."""
     with scratch_directory() as scratch:
-        maker = EpisodeMaker(settings.seed, scratch / "repo", settings.mix(), split)
+        maker = EpisodeMaker(settings.seed, scratch / "repo", settings.mix(number), split)
         tokenizer = PocketTokenizer(tokenizer_path)
         encoded = [tokenizer.example(maker.episode(number * count + i)) for i in range(count)]
     ids = np.concatenate([np.array(e[0], dtype=np.int16) for e in encoded])
@@ -158,8 +168,14 @@ def loss_terms(network: Network, x: Tensor, own: Tensor, real: Tensor) -> tuple[
 
 
 def rate(progress: float) -> float:
-    """Learning-rate factor: short warm-up, constant, then a linear decay over the last half."""
-    return min(1.0, progress / 0.01 + 0.02, max(0.02, (1.0 - progress) / 0.5))
+    """Learning-rate factor: warm-up, a constant first part, then a step down and a linear decay.
+
+    At this batch size the first part's rate stops paying off after some ten million tokens
+    (docs/pocket-log.md); what is learnt there is consolidated by the decay.
+    """
+    if progress < EXPLORE:
+        return min(1.0, progress / 0.01 + 0.02)
+    return max(0.01, STEP_DOWN * (1.0 - progress) / (1.0 - EXPLORE))
 
 
 @dataclass
@@ -185,13 +201,18 @@ class Pretraining:
         self.tokenizer = PocketTokenizer(self.tokenizer_path)
         torch.manual_seed(settings.seed)
         self.config = NetworkConfig(
-            len(self.tokenizer), settings.hidden, settings.layers, settings.hidden // 64, settings.hidden // 128, settings.intermediate
+            len(self.tokenizer),
+            settings.hidden,
+            settings.layers,
+            settings.hidden // 64,
+            settings.hidden // 128,
+            settings.intermediate,
         )
         self.network = Network(self.config).to(device)
         initialise(self.network)
         matrices = [p for n, p in self.network.named_parameters() if p.dim() == 2 and "embed" not in n]
         rest = [p for n, p in self.network.named_parameters() if not (p.dim() == 2 and "embed" not in n)]
-        self.optimizers = (
+        self.optimizers: tuple[torch.optim.Optimizer, ...] = (
             torch.optim.Muon(matrices, lr=settings.muon_lr, momentum=0.95, weight_decay=0.01),
             torch.optim.AdamW(rest, lr=settings.adam_lr, betas=(0.9, 0.98), weight_decay=0.0),
         )
@@ -230,7 +251,9 @@ class Pretraining:
         }
         torch.save(saved, temporary)
         temporary.replace(path)
-        (self.folder / "history.json").write_text(json.dumps({"settings": asdict(self.settings), **asdict(self.state)}), encoding="utf-8")
+        (self.folder / "history.json").write_text(
+            json.dumps({"settings": asdict(self.settings), **asdict(self.state)}), encoding="utf-8"
+        )
 
     def export(self, folder: Path) -> None:
         """Write the model as it ships: bf16 safetensors, config, tokenizer."""
@@ -246,12 +269,20 @@ class Pretraining:
         s, state = self.settings, self.state
         shards = Shards(s, self.tokenizer_path, state.shard, self.workers)
         began, saved = time.monotonic(), time.monotonic()
-        columns = (TextColumn("pretraining"), BarColumn(), TextColumn("{task.fields[note]}"), TimeElapsedColumn(), TimeRemainingColumn())
+        columns = (
+            TextColumn("pretraining"),
+            BarColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
         with Progress(*columns) as bar:
             task = bar.add_task("", total=s.tokens, completed=state.tokens, note="compiling")
             try:
                 while state.tokens < s.tokens:
-                    for batch in batches(shards.take(), s.batch_tokens, self.tokenizer.pad, random.Random(f"{s.seed}/{state.shard}")):
+                    for batch in batches(
+                        shards.take(), s.batch_tokens, self.tokenizer.pad, random.Random(f"{s.seed}/{state.shard}")
+                    ):
                         before = time.monotonic()
                         own, rest = self._step(batch)
                         state.seconds += time.monotonic() - before
@@ -289,7 +320,13 @@ class Pretraining:
         return own.item(), rest.item()
 
     def _note(self, own: float, rest: float) -> None:
-        row = {"tokens": self.state.tokens, "step": self.state.step, "seconds": round(self.state.seconds), "own": own, "rest": rest}
+        row = {
+            "tokens": self.state.tokens,
+            "step": self.state.step,
+            "seconds": round(self.state.seconds),
+            "own": own,
+            "rest": rest,
+        }
         if self.state.step % 200 == 0:
             row |= self.validate()
         self.state.history.append(row)

@@ -33,8 +33,8 @@ def run_tests(root: Path) -> dict[str, str]:
             del sys.path_importer_cache[cached]
         for name in set(sys.modules) - before:
             origin = getattr(sys.modules[name], "__file__", None)
-            path = getattr(sys.modules[name], "__path__", None)
-            if str(origin).startswith(str(root)) or (origin is None and path is not None):
+            package = getattr(sys.modules[name], "__path__", None)
+            if str(origin).startswith(str(root)) or (origin is None and package is not None):
                 del sys.modules[name]
     return results
 
@@ -46,7 +46,7 @@ def _run_file(path: Path, results: dict[str, str]) -> None:
     names = [node.name for node in tree.body if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")]
     try:
         exec(compile(tree, str(path), "exec"), namespace)
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001  (whatever tested code raises, SystemExit included, is a failure)
         results.update({f"{path.name}::{name}": _reason(error) for name in names})
         return
     for name in names:
@@ -56,7 +56,7 @@ def _run_file(path: Path, results: dict[str, str]) -> None:
             test()
         except AssertionError as error:
             results[f"{path.name}::{name}"] = _explain(error, path, tree)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  (whatever tested code raises, SystemExit included, is a failure)
             results[f"{path.name}::{name}"] = _reason(error)
         else:
             results[f"{path.name}::{name}"] = "PASSED"
@@ -80,7 +80,7 @@ def _explain(error: AssertionError, path: Path, tree: ast.Module) -> str:
             call = compile(ast.Expression(node.test.left), str(path), "eval")
             try:
                 found = repr(eval(call, trace.tb_frame.f_globals))
-            except BaseException as again:
+            except BaseException as again:  # noqa: BLE001  (as above)
                 found = _reason(again)
             return f"{ast.unparse(node.test)} but was {found[:MAX_VALUE_CHARS]}"
     return "assert"

@@ -58,12 +58,14 @@ def execute(module: Module, source: str) -> dict[str, Any]:
     return namespace
 
 
-def build_module(rng: random.Random, package: str, split: Split, convention: Convention | None, invented_share: float) -> Module:
-    """Three drawn functions (and what they call); at least one falls under the convention."""
+def build_module(
+    rng: random.Random, package: str, split: Split, convention: Convention | None, invented_share: float, size: int = 3
+) -> Module:
+    """At least `size` drawn functions (and what they call); one or more fall under the convention."""
     namer = Namer(rng, split, invented_share)
     drawn: list[Function] = []
     templates = list(TEMPLATES)
-    while len(drawn) < 3:
+    while len(drawn) < size:
         template = rng.choice(templates)
         function = template(namer)
         if convention is not None and not drawn and function.tag != convention.tag:
@@ -94,7 +96,7 @@ def observe(namespace: dict[str, Any], name: str, arguments: tuple[Any, ...]) ->
     """Source text of what a call gives, or `raises NAME`."""
     try:
         return repr(namespace[name](*arguments))
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  (what a call raises is its result)
         return f"raises {type(error).__name__}"
 
 
@@ -145,7 +147,9 @@ class Problem:
 
     def fix(self, task_id: str) -> MergedFix:
         """The change upstream merged."""
-        return MergedFix(task_id=task_id, symbol=self.function.name, path=self.module.path, before=self.before, after=self.after)
+        return MergedFix(
+            task_id=task_id, symbol=self.function.name, path=self.module.path, before=self.before, after=self.after
+        )
 
 
 def choices(module: Module, convention: bool) -> list[tuple[Function, Mutation]]:
@@ -185,7 +189,10 @@ def build_problem(rng: random.Random, module: Module, function: Function, mutati
             cases = [(a, observe(right, other.name, a)) for a in arguments]
             visible[other.name], hidden[other.name] = cases[:1], cases
     fails = frozenset(
-        f"test_{name}_{i}" for name, cases in hidden.items() for i, (a, expected) in enumerate(cases) if observe(buggy, name, a) != expected
+        f"test_{name}_{i}"
+        for name, cases in hidden.items()
+        for i, (a, expected) in enumerate(cases)
+        if observe(buggy, name, a) != expected
     )
     kind = CONVENTION_KIND if plain is not None else mutation.kind
     return Problem(module, function, mutation, kind, rng.choice(mutation.symptoms), visible, hidden, fails)

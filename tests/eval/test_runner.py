@@ -50,9 +50,13 @@ def test_an_exit_inside_a_test_is_a_failure_not_a_pass(tmp_path: Path) -> None:
 
 
 def test_the_report_lists_every_test(tmp_path: Path) -> None:
-    root = project(tmp_path / "r", "def f(x):\n    return x\n", "from pkg.mod import f\n\ndef test_a():\n    assert f(1) == 1\n")
+    root = project(
+        tmp_path / "r", "def f(x):\n    return x\n", "from pkg.mod import f\n\ndef test_a():\n    assert f(1) == 1\n"
+    )
     report = tmp_path / "report.json"
-    done = subprocess.run([sys.executable, "-I", runner.__file__, str(root), "--json", str(report)], check=False, capture_output=True)
+    done = subprocess.run(
+        [sys.executable, "-I", runner.__file__, str(root), "--json", str(report)], check=False, capture_output=True
+    )
     assert done.returncode == 0
     assert json.loads(report.read_text()) == {"test_mod.py::test_a": "PASSED"}
 
@@ -65,5 +69,7 @@ def test_no_tests_is_not_a_pass(tmp_path: Path) -> None:
 
 
 def test_values_are_shortened(tmp_path: Path) -> None:
-    root = project(tmp_path, "def f(x):\n    return 'y' * 10_000\n", "from pkg.mod import f\n\ndef test_a():\n    assert f(1) == 1\n")
+    root = project(
+        tmp_path, "def f(x):\n    return 'y' * 10_000\n", "from pkg.mod import f\n\ndef test_a():\n    assert f(1) == 1\n"
+    )
     assert len(runner.summary(runner.run_tests(root))) < 200
