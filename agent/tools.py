@@ -99,7 +99,7 @@ def edit(workspace: Workspace, call: Call) -> str:
     text = workspace.read(call.target)
     carriage = "\r" if "\r\n" in text else ""
     lines = [line.removesuffix(carriage) if carriage else line for line in lines_of(text)]
-    body = lines_of(call.body) if call.body else []
+    body = call.body.split("\n") if call.body else []
     if call.old is not None:
         start, end = _locate(lines, call.old.split("\n"))
     else:

@@ -20,7 +20,7 @@ class DayConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    repos: tuple[str, ...] = ("ledger", "library")
+    repos: tuple[str, ...] = ("bank", "game")
     """Pocket repositories that are worked on."""
     attempts: int = Field(default=1, ge=1)
     """Attempts at each task of a day that is learnt from; further ones are sampled."""

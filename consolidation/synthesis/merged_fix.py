@@ -27,7 +27,7 @@ def edit_between(path: str, before: str, after: str, style: EditStyle = "lines")
     start, end = blocks[0][1], blocks[-1][2]
     new_start, new_end = blocks[0][3], blocks[-1][4]
     if start == end:
-        if end < len(old) and old[end].strip():
+        if start == 0 or (end < len(old) and old[end].strip()):
             end, new_end = end + 1, new_end + 1
         else:
             start, new_start = start - 1, new_start - 1

@@ -15,7 +15,7 @@ from torch import Tensor
 from consolidation.errors import TrainingRefused
 from consolidation.trainers.base import Example, Job, Progress, Trained, check_examples
 
-MIN_MOVEMENT = 1e-8
+MIN_MOVEMENT = 1e-6
 WARM_UP = 0.05
 
 

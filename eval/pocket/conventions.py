@@ -40,7 +40,7 @@ def wrapped(symbol: str) -> Callable[[Body], Body]:
     return rewrite
 
 
-def _keyed(symbol: str) -> Callable[[Body], Body]:
+def _normalising(symbol: str) -> Callable[[Body], Body]:
     def rewrite(body: Body) -> Body:
         if ".get(" in body[-1]:
             table, rest = body[-1].split(".get(", 1)
@@ -60,31 +60,39 @@ def _raising(symbol: str) -> Callable[[Body], Body]:
     return lambda body: tuple(line.replace("raise ValueError(", f"raise {symbol}(") for line in body)
 
 
+@dataclass(frozen=True)
+class _House:
+    repo: str
+    name: str
+    tag: str
+    symbol: str
+    source: str
+    rewriter: Callable[[str], Callable[[Body], Body]]
+
+    @property
+    def convention(self) -> Convention:
+        return Convention(self.name, self.tag, self.symbol, self.source, self.rewriter(self.symbol))
+
+
 HOUSES: dict[str, Convention] = {
-    "ledger": Convention(
-        "amounts in cents", "amount", "cents", "def cents(value):\n    return round(value * 100)\n", wrapped("cents")
-    ),
-    "library": Convention(
-        "results ordered",
-        "items",
-        "ordered",
-        "def ordered(items):\n    return sorted(items, reverse=True)\n",
-        wrapped("ordered"),
-    ),
-    "garden": Convention("keys normalised", "lookup", "slug", "def slug(text):\n    return text.upper()\n", _keyed("slug")),
-    "workshop": Convention(
-        "own error class", "guard", "WorkshopError", "class WorkshopError(Exception):\n    pass\n", _raising("WorkshopError")
-    ),
-    "harbor": Convention(
-        "texts labelled", "text", "tagged", 'def tagged(text):\n    return "<" + text + ">"\n', wrapped("tagged")
-    ),
-    "clinic": Convention("amounts as doses", "amount", "dosed", "def dosed(value):\n    return [value, 1]\n", wrapped("dosed")),
-    "railway": Convention(
-        "results frozen", "items", "frozen", "def frozen(items):\n    return tuple(items)\n", wrapped("frozen")
-    ),
-    "bakery": Convention(
-        "amounts signed", "amount", "signed", 'def signed(value):\n    return f"{value:+}"\n', wrapped("signed")
-    ),
+    house.repo: house.convention
+    for house in (
+        _House("bank", "amounts in cents", "amount", "cents", "def cents(value):\n    return round(value * 100)\n", wrapped),
+        _House(
+            "game",
+            "results ordered",
+            "items",
+            "listed",
+            "def listed(items):\n    return sorted(items, reverse=True)\n",
+            wrapped,
+        ),
+        _House("garden", "keys normalised", "lookup", "keyed", "def keyed(text):\n    return text.upper()\n", _normalising),
+        _House("farm", "own error class", "guard", "FarmError", "class FarmError(Exception):\n    pass\n", _raising),
+        _House("boat", "texts marked", "text", "marked", 'def marked(text):\n    return "<" + text + ">"\n', wrapped),
+        _House("doctor", "amounts as doses", "amount", "dosed", "def dosed(value):\n    return [value, 1]\n", wrapped),
+        _House("train", "results locked", "items", "locked", "def locked(items):\n    return tuple(items)\n", wrapped),
+        _House("shop", "amounts signed", "amount", "signed", 'def signed(value):\n    return f"{value:+}"\n', wrapped),
+    )
 }
 """The eight repositories of the stream. None of these symbols or tags is conventional in pretraining."""
 

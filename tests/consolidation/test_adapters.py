@@ -15,7 +15,7 @@ MANIFEST = Manifest(
     strategy="s",
     seed=0,
     data="d",
-    scope=("ledger",),
+    scope=("bank",),
     config_hash="c",
     loss_first=2.0,
     loss_last=1.0,
@@ -67,11 +67,11 @@ def test_going_back_is_one_step_and_can_be_undone(store: AdapterStore, tmp_path:
     one = store.admit(trained(tmp_path / "a", b"w"), MANIFEST).id
     two = store.admit(trained(tmp_path / "b", b"v"), MANIFEST).id
     assert publisher.live() == {}
-    publisher.make_live({"ledger": one})
-    publisher.make_live({"ledger": two})
-    assert publisher.rollback() == {"ledger": one} == publisher.live()
-    assert publisher.rollback() == {"ledger": two} == publisher.live()
-    assert publisher.routes() == {"ledger": store.get(two).folder}
+    publisher.make_live({"bank": one})
+    publisher.make_live({"bank": two})
+    assert publisher.rollback() == {"bank": one} == publisher.live()
+    assert publisher.rollback() == {"bank": two} == publisher.live()
+    assert publisher.routes() == {"bank": store.get(two).folder}
 
 
 def test_nothing_damaged_goes_live(store: AdapterStore, tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_nothing_damaged_goes_live(store: AdapterStore, tmp_path: Path) -> None:
     one = store.admit(trained(tmp_path / "a", b"w"), MANIFEST)
     (one.folder / "adapter_config.json").write_text("{ }")
     with pytest.raises(AdapterError, match="was changed"):
-        publisher.make_live({"ledger": one.id})
+        publisher.make_live({"bank": one.id})
     assert publisher.live() == {}
 
 

@@ -90,8 +90,8 @@ def test_a_seed_decides_everything(stream: PocketStream) -> None:
 
 
 def test_a_second_day_continues_the_first() -> None:
-    whole = PocketStream(seed=3, repos=("ledger", "garden"), count=10)
-    second = PocketStream(seed=3, repos=("ledger", "garden"), count=5, start=5)
+    whole = PocketStream(seed=3, repos=("bank", "garden"), count=10)
+    second = PocketStream(seed=3, repos=("bank", "garden"), count=5, start=5)
     ids = [t.id for t in whole.tasks()]
     assert [t.id for t in second.tasks()] == ids[10:]
 
@@ -144,5 +144,5 @@ def test_secrets_do_not_show_themselves(stream: PocketStream) -> None:
 
 
 def test_an_unknown_repository_is_named() -> None:
-    with pytest.raises(EvalError, match="no pocket repository 'atlantis'; there are ledger"):
+    with pytest.raises(EvalError, match="no pocket repository 'atlantis'; there are bank"):
         PocketStream(repos=("atlantis",))
