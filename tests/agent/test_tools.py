@@ -235,12 +235,12 @@ def test_edits_do_what_slices_of_lists_do(tmp_path: Path) -> None:
         old, new = lines[start - 1 : end], rng.choices(["a", "x", "", "    y"], k=rng.randrange(4))
         if not old[-1] or (new and not new[-1]):
             continue  # blank lines at the end of a text carry no meaning
-        write_tree(workspace.root, {"f.py": "\n".join(lines) + "\n"})
+        write_tree(workspace.root, {"f.txt": "\n".join(lines) + "\n"})
         expected = [*lines[: start - 1], *new, *lines[end:]]
         places = sum(lines[i : i + len(old)] == old for i in range(len(lines)))
         body = "\n".join(new)
         quoted = rng.random() < 0.5
-        call = Call("edit", "f.py", old="\n".join(old), body=body) if quoted else Call("edit", "f.py", start, end, body=body)
+        call = Call("edit", "f.txt", old="\n".join(old), body=body) if quoted else Call("edit", "f.txt", start, end, body=body)
         if new == old or (quoted and places > 1):
             refused += 1
             with pytest.raises(CallError):
@@ -250,7 +250,7 @@ def test_edits_do_what_slices_of_lists_do(tmp_path: Path) -> None:
             made += 1
             shown = edit(workspace, call)
             assert shown == (f"now\n{numbered(new, start)}" if new else "lines removed")
-        assert text_of(workspace, "f.py").removesuffix("\n").split("\n") == (expected or [""])
+        assert text_of(workspace, "f.txt").removesuffix("\n").split("\n") == (expected or [""])
     assert refused > 20
     assert made > 100
 
@@ -291,3 +291,17 @@ def test_an_empty_file_can_be_filled(workspace: Workspace) -> None:
 def test_async_functions_are_definitions(workspace: Workspace) -> None:
     write_tree(workspace.root, {"jobs.py": "async def send():\n    pass\n", "a.py": "await send()\n"})
     assert search(workspace, "send") == "jobs.py:1: async def send():"
+
+
+def test_an_edit_that_breaks_a_whole_python_file_is_refused(tmp_path: Path) -> None:
+    whole = "def f(x):\n    return x\n"
+    write_tree(tmp_path / "w", {"f.py": whole, "f.txt": whole, "broken.py": "def f(:\n    return 1\n"})
+    workspace = Workspace(tmp_path / "w")
+    for body in ("return x", "    return (x", "    return x\0", "    return " + "(" * 500 + ")" * 500):
+        with pytest.raises(CallError, match="nothing was changed"):
+            edit(workspace, Call("edit", "f.py", 2, 2, body=body))
+        assert workspace.read("f.py") == whole
+    edit(workspace, Call("edit", "f.txt", 2, 2, body="return x"))
+    edit(workspace, Call("edit", "broken.py", 2, 2, body="    return 2"))
+    edit(workspace, Call("edit", "broken.py", 1, 1, body="def f():"))
+    assert workspace.read("broken.py") == "def f():\n    return 2\n"
