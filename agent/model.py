@@ -55,7 +55,9 @@ class Model(Protocol):
 
     def complete(
         self, conversations: Sequence[Sequence[Message]], sampling: Sampling, keys: Sequence[str] = ()
-    ) -> list[Completion]: ...
+    ) -> list[Completion]:
+        """One answer per conversation, in the same order."""
+        ...
 
     def forget(self, keys: Sequence[str]) -> None:
         """Free what was kept of these conversations."""

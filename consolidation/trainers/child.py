@@ -31,12 +31,14 @@ class ChildTrainer:
         write_job(out, job, examples)
         environment = {**os.environ, "OMP_NUM_THREADS": str(job.threads), "HF_HUB_OFFLINE": "1"}
         argv = [sys.executable, "-m", "consolidation.trainers.child", str(out)]
-        with (out / ERRORS).open("w", encoding="utf-8") as errors:
-            with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment) as child:
-                try:
-                    return self._follow(child, out, on_step)
-                finally:
-                    child.kill()
+        with (
+            (out / ERRORS).open("w", encoding="utf-8") as errors,
+            subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment) as child,
+        ):
+            try:
+                return self._follow(child, out, on_step)
+            finally:
+                child.kill()
 
     def _follow(self, child: subprocess.Popen[str], out: Path, on_step: Callable[[Progress], None]) -> Trained:
         assert child.stdout is not None

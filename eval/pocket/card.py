@@ -36,8 +36,9 @@ def figures(bench: PocketBench) -> str:
     return (
         f"| measure | result (95 % interval) | goal |\n|---|---|---|\n{table}\n\n"
         f"Seeds {seeds}; repositories {', '.join(repos)}; one night per seed and repository after a day of "
-        f"{bench.day_tasks_per_repository} tasks, on average {own:.0f} examples from own successes and {merged:.0f} from merged "
-        f"fixes of tasks that were over. Every adapter is counted, promoted or not. Configuration {bench.config_hash}.\n"
+        f"{bench.day_tasks_per_repository} tasks, on average {own:.0f} examples from own successes and {merged:.0f} "
+        f"from merged fixes of tasks that were over. Every adapter is counted, promoted or not.\n"
+        f"Configuration {bench.config_hash}. "
         f"Command: `sleepyctl bench pocket --json`. Pocket results, never SWE-bench results."
     )
 
@@ -64,15 +65,16 @@ def card(bench: PocketBench, history: dict[str, Any]) -> str:
     size = (WEIGHTS / "model.safetensors").stat().st_size
     return f"""# Model card: the pocket model
 
-A Qwen2-architecture transformer, {size / 2e6:.2f} M parameters ({s["layers"]} layers, width {s["hidden"]}), bf16 safetensors of
-{size / 1e6:.1f} MB, trained from scratch for this project on its own generated episodes. It knows nothing but the pocket world.
+A Qwen2-architecture transformer, {size / 2e6:.2f} M parameters ({s["layers"]} layers, width {s["hidden"]}),
+bf16 safetensors of {size / 1e6:.1f} MB, trained from scratch for this project on its own generated episodes.
+It knows nothing but the pocket world.
 
-- Data: episodes of `eval/pocket/episodes.py`, generated on the fly from seed {s["seed"]}; function names of the pretraining split
-  only; none of the house conventions or helper names of the eight pocket repositories.
-- Training: {history["tokens"] / 1e6:.1f} M tokens in {history["step"]} steps, {history["seconds"] / 60:.0f} minutes of training time on
-  two contended CPU cores; matrices by Muon ({s["muon_lr"]}), the rest by AdamW ({s["adam_lr"]}).
-- Validation on held-out names, teacher-forced: loss on the agent's own words {last["val_own"]:.3f} nats, whole edit turns without a
-  slip {last["val_edit_exact"]:.1%}.
+- Data: episodes of `eval/pocket/episodes.py`, generated on the fly from seed {s["seed"]}; function names of the
+  pretraining split only; none of the house conventions or helper names of the eight pocket repositories.
+- Training: {history["tokens"] / 1e6:.1f} M tokens in {history["step"]} steps, {history["seconds"] / 60:.0f} minutes of
+  training time on two contended CPU cores; matrices by Muon ({s["muon_lr"]}), the rest by AdamW ({s["adam_lr"]}).
+- Validation on held-out names, teacher-forced: loss on the agent's own words {last["val_own"]:.3f} nats,
+  whole edit turns without a slip {last["val_edit_exact"]:.1%}.
 - Regenerate: `make pocket` (resumes when interrupted). The research log is `docs/pocket-log.md`.
 
 ## Gate numbers

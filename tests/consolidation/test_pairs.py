@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from agent.turns import Call, parse_call, render_call
 from agent.tools import edit
+from agent.turns import Call, parse_call, render_call
 from agent.workspace import Workspace, write_tree
 from consolidation.pairs import Pair, filter_pairs, pair_of
 from consolidation.synthesis.merged_fix import calls_for, edit_between

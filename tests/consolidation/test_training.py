@@ -101,7 +101,7 @@ def test_data_that_cannot_teach_is_refused_before_anything_starts(tmp_path: Path
 
 def test_a_loss_that_is_not_finite_is_refused_across_the_process_boundary(tmp_path: Path) -> None:
     wild = JOB.model_copy(update={"lora": LORA.model_copy(update={"learning_rate": 1e30, "max_grad_norm": 1e30})})
-    with pytest.raises(TrainingRefused, match="not finite|gradient"):
+    with pytest.raises(TrainingRefused, match=r"not finite|gradient"):
         ChildTrainer().fit(wild, examples(), tmp_path / "job", lambda progress: None)
 
 

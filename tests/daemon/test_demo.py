@@ -14,7 +14,17 @@ from consolidation.adapters import AdapterStore
 from memory.store import Store
 from memory.trajectories import Outcome
 
-SMALL = '[day]\nrepos = ["bank"]\nguard_tasks = 12\n[night.lora]\nepochs = 1\nbatch_size = 2\n[night.gate]\nmin_tasks = 8\nmargin = 0.9\n'
+SMALL = """
+[day]
+repos = ["bank"]
+guard_tasks = 12
+[night.lora]
+epochs = 1
+batch_size = 2
+[night.gate]
+min_tasks = 8
+margin = 0.9
+"""
 
 
 def sleepyctl(*arguments: str) -> list[str]:
