@@ -92,9 +92,7 @@ class _Attention(nn.Module):
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         """Causal attention if `mask` is None, else with the boolean mask (B, 1, T, S)."""
-        groups = self.config.num_attention_heads // self.config.num_key_value_heads
-        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
-        out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=mask is None)
+        out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=mask is None, enable_gqa=True)
         return F.linear(out.transpose(1, 2).flatten(2), self.o_proj.weight)
 
 
