@@ -30,7 +30,7 @@ DEFAULT_HOME = Path("~/.sleepy/demo")
 @app.command()
 def demo(
     seed: Seed = 0,
-    tasks_per_day: Annotated[int, typer.Option(min=4, help="Tasks of each day, over all repositories.")] = 120,
+    tasks_per_day: Annotated[int, typer.Option(min=4, help="Tasks of each day, over all repositories.")] = 200,
     home: Home = DEFAULT_HOME,
     config: ConfigFile = None,
     as_json: Json = False,
@@ -67,8 +67,8 @@ def bench_pocket(
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds.")] = 3,
     first_seed: Seed = 0,
     repos: Annotated[str, typer.Option(help="Comma-separated pocket repositories; all of them by default.")] = "",
-    day: Annotated[int, typer.Option(min=16, help="Tasks per repository that are lived through.")] = 200,
-    examined: Annotated[int, typer.Option(min=1, help="Examined tasks of each group per repository and seed.")] = 20,
+    day: Annotated[int, typer.Option(min=16, help="Tasks per repository that are lived through.")] = 120,
+    examined: Annotated[int, typer.Option(min=1, help="Examined tasks of each group per repository and seed.")] = 12,
     home: Home = Path("build/bench"),
     config: ConfigFile = None,
     as_json: Json = False,

@@ -116,8 +116,8 @@ class PocketBench(BaseModel):
 class BenchSize:
     """Tasks per repository and seed: lived through in the day, and examined of each group."""
 
-    day: int = 200
-    examined: int = 20
+    day: int = 120
+    examined: int = 12
 
 
 @dataclass

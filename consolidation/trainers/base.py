@@ -30,11 +30,11 @@ class LoraConfig(BaseModel):
     """Numerator of the scale alpha / r."""
     targets: tuple[str, ...] = LINEAR_LAYERS
     """Names of the linear layers that are adapted."""
-    learning_rate: float = Field(default=1e-3, gt=0)
+    learning_rate: float = Field(default=3e-3, gt=0)
     """Peak rate of AdamW; linear warm-up over 5 % of the steps, then linear decay."""
-    epochs: int = Field(default=4, ge=1)
+    epochs: int = Field(default=5, ge=1)
     """Passes over the examples."""
-    batch_size: int = Field(default=8, ge=1)
+    batch_size: int = Field(default=4, ge=1)
     """Examples per optimiser step."""
     kl_weight: float = Field(default=0.0, ge=0)
     """Weight of KL(base || adapted) on rehearsal examples; 0 leaves it out."""
