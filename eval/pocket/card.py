@@ -39,8 +39,16 @@ def figures(bench: PocketBench) -> str:
         f"{bench.day_tasks_per_repository} tasks, on average {own:.0f} examples from own successes and {merged:.0f} "
         f"from merged fixes of tasks that were over. Every adapter is counted, promoted or not.\n"
         f"Configuration {bench.config_hash}. "
-        f"Command: `sleepyctl bench pocket --json`. Pocket results, never SWE-bench results."
+        f"Command: `{command(bench)}`. Pocket results, never SWE-bench results."
     )
+
+
+def command(bench: PocketBench) -> str:
+    """The command that produced a report."""
+    repos = ",".join(dict.fromkeys(row.repo for row in bench.by_repository))
+    examined = bench.by_repository[0].conventions.tasks
+    sizes = f"--day {bench.day_tasks_per_repository} --examined {examined}"
+    return f"sleepyctl bench pocket --json --seeds {len(bench.seeds)} --first-seed {bench.seeds[0]} --repos {repos} {sizes}"
 
 
 def _rate(rate: Rate) -> str:

@@ -18,6 +18,8 @@ SMALL = """
 [day]
 repos = ["bank"]
 guard_tasks = 12
+[night]
+threads = 1
 [night.lora]
 epochs = 1
 batch_size = 2
@@ -32,7 +34,7 @@ def sleepyctl(*arguments: str) -> list[str]:
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(sleepyctl(*arguments), capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(sleepyctl(*arguments), capture_output=True, text=True, timeout=500, check=False)
 
 
 @pytest.fixture(scope="module")

@@ -41,7 +41,9 @@ class Knowing(ScriptedModel):
     def use(self, adapter: Path | None) -> None:
         self.used.append(adapter)
 
-    def complete(self, conversations: Sequence[Sequence[Message]], sampling: Sampling, keys: Sequence[str] = ()) -> list[Completion]:
+    def complete(
+        self, conversations: Sequence[Sequence[Message]], sampling: Sampling, keys: Sequence[str] = ()
+    ) -> list[Completion]:
         answers = []
         for messages in conversations:
             script = self.lines.get(messages[0].content.partition("\n")[2], [])
@@ -105,7 +107,11 @@ class TestGrading:
     def test_a_module_that_shadows_the_library_does_not_reach_the_runner(self, sandbox: Sandbox) -> None:
         task = STREAM.tasks()[0]
         secret, files = STREAM.secret(task), STREAM.checkout(task)
-        shadow = {"json.py": "raise SystemExit(0)\n", "ast.py": "raise SystemExit(0)\n", "sitecustomize.py": "raise SystemExit(0)\n"}
+        shadow = {
+            "json.py": "raise SystemExit(0)\n",
+            "ast.py": "raise SystemExit(0)\n",
+            "sitecustomize.py": "raise SystemExit(0)\n",
+        }
         assert grade(secret, {**files, **shadow}, sandbox)[0] is Outcome.UNRESOLVED
         fixed = {**files, **shadow, secret.fix.path: secret.fix.after}
         assert grade(secret, fixed, sandbox)[0] is Outcome.RESOLVED
