@@ -7,13 +7,12 @@ passed; a test that is not in the report has not passed.
 from __future__ import annotations
 
 import json
-import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from agent.errors import SandboxError
-from agent.sandbox.base import Limits, Sandbox
+from agent.sandbox.base import PYTHON, Limits, Sandbox
 from agent.tools import TestRun
 from agent.workspace import Workspace, write_tree
 from eval.pocket import runner
@@ -27,7 +26,7 @@ LIMITS = Limits(seconds=10.0)
 
 def workspace_at(root: Path) -> Workspace:
     """A pocket workspace whose test command is the runner."""
-    return Workspace(root, (sys.executable, "-I", "-S", str(RUNNER), str(root)), (RUNNER,))
+    return Workspace(root, (PYTHON, "-I", "-S", str(RUNNER), str(root)), (RUNNER,))
 
 
 class VisibleTests:

@@ -24,6 +24,9 @@ from typing import IO, Protocol
 from agent.errors import SandboxError
 from agent.workspace import Workspace
 
+PYTHON = os.path.normpath(sys.executable)
+"""This interpreter as sandboxes must name it: no `..` in the path, and a virtual environment's link kept."""
+
 OPEN_FILES = 256
 TICK_SECONDS = 0.05
 LOOK_SECONDS = 0.1
@@ -81,7 +84,7 @@ class Sandbox(Protocol):
 def environment() -> dict[str, str]:
     """The whole environment of a sandboxed program; nothing of the daemon's own leaks into it."""
     return {
-        "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin",
+        "PATH": f"{Path(PYTHON).parent}:/usr/local/bin:/usr/bin:/bin",
         "LANG": "C.UTF-8",
         "HOME": "/tmp",
         "PYTHONDONTWRITEBYTECODE": "1",

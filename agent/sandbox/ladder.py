@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import functools
-import sys
 import tempfile
 from pathlib import Path
 
 from agent.errors import SandboxError
-from agent.sandbox.base import Limits, Sandbox
+from agent.sandbox.base import PYTHON, Limits, Sandbox
 from agent.sandbox.bubblewrap import Bubblewrap
 from agent.sandbox.process import ProcessSandbox
 from agent.workspace import Workspace, write_tree
@@ -56,7 +55,7 @@ def tried(sandbox: Sandbox, isolates: bool) -> Sandbox:
         root, secret = Path(folder, "workspace"), Path(folder, "secret")
         write_tree(root, {"probe.py": _PROBE})
         secret.write_text("not for programs", encoding="utf-8")
-        result = sandbox.run([sys.executable, "-I", str(root / "probe.py"), str(secret)], Workspace(root), Limits())
+        result = sandbox.run([PYTHON, "-I", str(root / "probe.py"), str(secret)], Workspace(root), Limits())
         said = result.stdout.strip()
         if result.returncode != 0 or said not in (_CONFINED, _OPEN) or not (root / "written").is_file():
             raise SandboxError(f"{sandbox.name} does not run programs here: {said[:300] or f'exit code {result.returncode}'}")
