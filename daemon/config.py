@@ -24,8 +24,9 @@ class DayConfig(BaseModel):
     """Pocket repositories that are worked on."""
     attempts: int = Field(default=1, ge=1)
     """Attempts at each task of a day that is learnt from; further ones are sampled."""
-    guard_tasks: int = Field(default=120, ge=1)
-    """Held-out base-skill tasks that the guard examines."""
+    guard_tasks: int = Field(default=320, ge=1)
+    """Held-out base-skill tasks that the guard examines. An adapter flips about a fifth of them one way or
+    the other, so fewer could not tell no change from a drop of the gate's margin."""
 
 
 class Config(BaseModel):

@@ -373,7 +373,11 @@ def main() -> None:
     settings = Settings(**{name: options[name] for name in asdict(Settings())})
     torch.set_num_threads(options["threads"])
     run = Pretraining(settings, options["folder"], options["device"], not options["no_compile"], options["workers"])
-    if run.run(stop_after=options["stop_after"]):
+    try:
+        finished = run.run(stop_after=options["stop_after"])
+    except KeyboardInterrupt:
+        raise SystemExit("interrupted; the same command goes on from the last checkpoint") from None
+    if finished:
         run.export(options["export"] or options["folder"])
 
 
