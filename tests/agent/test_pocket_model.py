@@ -113,13 +113,13 @@ def test_a_batch_answers_like_single_calls_and_turns_reuse_the_cache(model: Pock
 
 
 def test_sampling_depends_on_seed_and_key_not_on_the_batch(model: PocketModel) -> None:
-    hot = Sampling(temperature=1.5, max_tokens=16, seed=1)
+    hot = Sampling(temperature=8.0, max_tokens=16, seed=1)
     conversations = [ASK[:1], ASK[:1], ASK[:1]]
     first = [c.text for c in model.complete(conversations, hot, ["a", "b", "c"])]
     model.forget(["a", "b", "c"])
     alone = model.complete([ASK[:1]], hot, ["b"])[0].text
     model.forget(["b"])
-    other = model.complete([ASK[:1]], Sampling(temperature=1.5, max_tokens=16, seed=2), ["b"])[0].text
+    other = model.complete([ASK[:1]], Sampling(temperature=8.0, max_tokens=16, seed=2), ["b"])[0].text
     model.forget(["b"])
     assert alone == first[1]
     assert len({*first, other}) > 1

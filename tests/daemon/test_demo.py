@@ -21,7 +21,7 @@ guard_tasks = 12
 [night]
 threads = 1
 [night.lora]
-epochs = 1
+epochs = 2
 batch_size = 2
 [night.gate]
 min_tasks = 8
