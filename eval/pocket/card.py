@@ -83,8 +83,9 @@ It knows nothing but the pocket world.
   training time on two contended CPU cores; matrices by Muon ({s["muon_lr"]}), the rest by AdamW ({s["adam_lr"]}).
 - Validation on held-out names, teacher-forced: loss on the agent's own words {last["val_own"]:.3f} nats,
   whole edit turns without a slip {last["val_edit_exact"]:.1%}.
-- Regenerate: `make pocket` (resumes when interrupted) runs this recipe. It does not give these bytes: the shipped run was
-  stopped and resumed three times, and its schedule and module sizes were set on the way. The research log is `docs/pocket-log.md`.
+- Regenerate: `make pocket` (resumes when interrupted) runs this recipe. It does not give these bytes: the shipped
+  run was stopped and resumed three times, and its schedule and module sizes were set on the way. The
+  research log is `docs/pocket-log.md`.
 
 ## Gate numbers
 
