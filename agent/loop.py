@@ -29,7 +29,7 @@ GIVE_UP_AFTER = 3
 class Budget(BaseModel):
     """Limits of one attempt."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     steps: int = Field(default=9, ge=1)
     """Turns the agent may take."""

@@ -14,6 +14,7 @@ from agent.workspace import Workspace
 
 MAX_HITS = 8
 MAX_VIEW_LINES = 400
+MAX_AROUND_LINES = 12
 MAX_OBSERVATION_CHARS = 8_000
 TestRunner = Callable[[Workspace], "TestRun"]
 
@@ -109,20 +110,31 @@ def edit(workspace: Workspace, call: Call) -> str:
     if end > len(lines):
         raise CallError(f"{call.target} has {len(lines)} lines")
     if lines[start - 1 : end] == body:
-        raise CallError("these lines already read so; change something else")
-    lines[start - 1 : end] = body
-    changed = "".join(f"{line}{carriage}\n" for line in lines)
+        raise CallError(f"these lines already read so; change something else\n{around(lines, start, end)}")
+    edited = [*lines[: start - 1], *body, *lines[end:]]
+    changed = "".join(f"{line}{carriage}\n" for line in edited)
     if call.target.endswith(".py") and (error := syntax_error(changed)) and not syntax_error(text):
-        raise CallError(f"{error}; nothing was changed")
+        raise CallError(f"{error}; nothing was changed\n{around(lines, start, end)}")
     workspace.write(call.target, changed)
     return f"now\n{numbered(body, start)}" if body else "lines removed"
+
+
+def around(lines: list[str], start: int, end: int) -> str:
+    """Lines `start` to `end` as they are, with one neighbour on either side; the middle of many is cut."""
+    first, last = max(1, start - 1), min(len(lines), end + 1)
+    shown = numbered(lines[first - 1 : last], first).split("\n")
+    if len(shown) > MAX_AROUND_LINES:
+        half = MAX_AROUND_LINES // 2
+        shown = [*shown[:half], f"[{len(shown) - 2 * half} lines]", *shown[-half:]]
+    return "\n".join(shown)
 
 
 def syntax_error(source: str) -> str:
     """What keeps a Python file from being parsed, or nothing.
 
     An edit that breaks a file that was whole is refused: the interface of SWE-agent (Yang et al.
-    2024, section 3) showed that agents rarely recover from one.
+    2024, section 3) showed that agents rarely recover from one. The answer shows the lines that
+    the edit aimed at, because most such edits are right but for the line number.
     """
     try:
         with warnings.catch_warnings():

@@ -9,5 +9,9 @@ class TrainingRefused(ConsolidationError):
     """Training would be, or turned out to be, meaningless; nothing was put to work."""
 
 
+class TrainingCrashed(ConsolidationError):
+    """The training process died; the same job can be tried again."""
+
+
 class AdapterError(ConsolidationError):
     """An adapter folder is missing, damaged, or not what it claims to be."""

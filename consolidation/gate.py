@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from statistics import NormalDist
 
 from pydantic import BaseModel, ConfigDict, Field
-from scipy.stats import norm
 
 from consolidation.errors import ConsolidationError
 from memory.nights import Verdict
@@ -20,7 +20,7 @@ from memory.nights import Verdict
 class GateConfig(BaseModel):
     """How strict the gate is."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     margin: float = Field(default=0.05, gt=0, lt=1)
     """Largest drop (share of tasks) that the bound may reach."""
@@ -48,14 +48,14 @@ class Paired(BaseModel):
 
     def interval(self, confidence: float = 0.95) -> tuple[float, float]:
         """Two-sided interval of the change candidate - base (Bonett & Price 2012, adjusted Wald)."""
-        bound = norm.ppf(0.5 + confidence / 2)
+        bound = NormalDist().inv_cdf(0.5 + confidence / 2)
         centre, error = self._adjusted()
         return (max(-1.0, -centre - bound * error), min(1.0, -centre + bound * error))
 
     def drop_bound(self, confidence: float) -> float:
         """One-sided upper confidence bound of the drop, by the same method."""
         centre, error = self._adjusted()
-        return min(1.0, centre + float(norm.ppf(confidence)) * error)
+        return min(1.0, centre + NormalDist().inv_cdf(confidence) * error)
 
     def _adjusted(self) -> tuple[float, float]:
         lost, gained = (self.lost + 1) / (self.n + 2), (self.gained + 1) / (self.n + 2)

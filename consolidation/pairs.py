@@ -14,13 +14,14 @@ from agent.model import Message
 from memory.hashing import content_hash
 from memory.trajectories import Trajectory
 
-Source = Literal["agent", "merged_fix"]
+Source = Literal["agent", "merged_fix", "rehearsal"]
 
 
 class Pair(BaseModel):
     """One example: a whole conversation, of which only the agent's own turns are trained on.
 
     `source` says whose solution it tells; `content` identifies it whatever it was made from.
+    `untaught` numbers the agent's turns (from 0) that are mistakes: they are read, never learnt.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -30,6 +31,7 @@ class Pair(BaseModel):
     trajectory_id: str
     source: Source
     messages: tuple[tuple[Literal["system", "user", "assistant", "tool"], str], ...] = Field(min_length=2)
+    untaught: tuple[int, ...] = ()
 
     @property
     def content(self) -> str:
@@ -77,6 +79,7 @@ def filter_pairs(pairs: Iterable[Pair], encode: Encoder, context: int, held_out:
             result.dropped["duplicate"] += 1
             continue
         ids, own = encode(pair.conversation())
+        own = without_turns(own, pair.untaught)
         if len(ids) > context:
             result.dropped["too_long"] += 1
         elif not any(own):
@@ -86,3 +89,14 @@ def filter_pairs(pairs: Iterable[Pair], encode: Encoder, context: int, held_out:
             result.pairs.append(pair)
             result.encoded.append((ids, own))
     return result
+
+
+def without_turns(own: Sequence[bool], turns: Sequence[int]) -> list[bool]:
+    """The mask of the agent's own words without some of its turns; each run of own words is one turn."""
+    kept: list[bool] = []
+    turn, before = -1, False
+    for mine in own:
+        turn += mine and not before
+        kept.append(mine and turn not in turns)
+        before = mine
+    return kept

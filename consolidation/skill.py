@@ -36,14 +36,20 @@ class Publisher:
         """Repository to adapter id of what is live; empty for the bare base."""
         return self._read(LIVE)
 
+    def previous(self) -> dict[str, str]:
+        """What was live before; `rollback` returns to it."""
+        return self._read(PREVIOUS)
+
     def routes(self, adapters: Mapping[str, str] | None = None) -> dict[str, Path]:
         """Repository to verified adapter folder, for the live table or a given one."""
         table = self.live() if adapters is None else adapters
         return {repo: self.adapters.get(identity).folder for repo, identity in table.items()}
 
     def make_live(self, adapters: Mapping[str, str]) -> None:
-        """Put a routing table to work; every adapter's bytes are checked first."""
+        """Put a routing table to work; every adapter's bytes are checked first. What is live already stays as it is."""
         self.routes(adapters)
+        if self.live() == dict(adapters):
+            return
         self._write(PREVIOUS, self.live())
         self._write(LIVE, adapters)
 

@@ -22,6 +22,7 @@ from agent.pocket.model import PocketModel
 from agent.sandbox.ladder import probe
 from consolidation.adapters import AdapterStore
 from consolidation.night import NightReport, Sleeper
+from consolidation.pairs import Pair
 from consolidation.skill import Publisher
 from consolidation.trainers.base import Progress as TrainingProgress
 from consolidation.trainers.child import ChildTrainer
@@ -29,6 +30,7 @@ from daemon.config import Config
 from eval.experience import pairs_of_day
 from eval.guards import BaseSkillGuard, compare
 from eval.play import Player, Routes, by_kind
+from eval.pocket.rehearsal import rehearsal_pairs
 from eval.pocket.stream import PocketStream
 from eval.pocket.world import CONVENTION_KIND
 from memory.store import Store
@@ -109,6 +111,8 @@ class Demo:
         with Store(self.home / "sleepy.db") as store:
             if interrupted := store.interrupted():
                 self.console.print(f"{interrupted} attempts of an interrupted run are closed as infrastructure failures")
+            if store.abandon_night("interrupted"):
+                self.console.print("the open night of an interrupted run is closed without a verdict")
             player = Player(model, sandbox, store, self.config.budget)
             first, second = self._days()
             publisher = Publisher(self.home / "live", AdapterStore(self.home / "adapters"))
@@ -139,7 +143,7 @@ class Demo:
         return result
 
     def _days(self) -> tuple[PocketStream, PocketStream]:
-        repos = self.config.day.repos
+        repos = self.config.tasks.repos
         per_repo = max(2, self.tasks_per_day // len(repos))
         return PocketStream(self.seed, repos, per_repo), PocketStream(self.seed, repos, per_repo, start=per_repo)
 
@@ -177,12 +181,17 @@ class Demo:
         config = self.config.night.model_copy(update={"seed": self.seed})
         guard = BaseSkillGuard(
             Player(model, player.sandbox, budget=self.config.budget),
-            self.config.day.repos,
-            self.config.day.guard_tasks,
+            self.config.tasks.repos,
+            self.config.guard.tasks,
             self.seed,
         )
-        pairs = pairs_of_day(stream, day, player.sandbox, config.merged_fixes, store)
         with self._bar("night", 100) as advance:
+
+            def collect() -> list[Pair]:
+                pairs = pairs_of_day(stream, day, player.sandbox, config.merged_fixes, store)
+                for repo in self.config.tasks.repos:
+                    pairs += rehearsal_pairs(repo, config.rehearsal, config.seed)
+                return pairs
 
             def on_step(repo: str, progress: TrainingProgress) -> None:
                 advance(f"{repo}: loss {progress.loss:.3f}", 100 * progress.step / progress.steps)
@@ -200,7 +209,7 @@ class Demo:
                 on_step=on_step,
                 on_phase=lambda phase: advance(phase, 0),
             )
-            report = sleeper.sleep(pairs, guard.held_out | {task.id for task in tomorrow.tasks()})
+            report = sleeper.sleep(collect, guard.held_out | {task.id for task in tomorrow.tasks()})
             advance("done", 100)
         return report
 

@@ -3,3 +3,15 @@
 
 class DaemonError(Exception):
     """Something the owner must know; the text says what to do next."""
+
+
+class OwnedError(DaemonError):
+    """Another process owns the state directory."""
+
+
+class NoDaemonError(DaemonError):
+    """No daemon runs on this state directory."""
+
+
+class RefusedError(DaemonError):
+    """The daemon understood what was asked and will not do it now."""

@@ -26,6 +26,7 @@ from eval.experience import pairs_of_day
 from eval.guards import compare
 from eval.play import Player
 from eval.pocket.names import Split
+from eval.pocket.rehearsal import rehearsal_pairs
 from eval.pocket.stream import REPOSITORIES, PocketStream
 from eval.pocket.world import CONVENTION_KIND
 from eval.statistics import wilson
@@ -176,7 +177,11 @@ def bench_pocket(
         base_skills_after_night=Change.of(skills),
         by_repository=rows,
         day_tasks_per_repository=size.day,
-        learns_from=["own successes", *(["merged fixes of tasks that are over"] if config.merged_fixes else [])],
+        learns_from=[
+            "own successes",
+            *(["merged fixes of tasks that are over"] if config.merged_fixes else []),
+            *(["rehearsed pretraining episodes"] if config.rehearsal else []),
+        ],
         load_average=round(os.getloadavg()[0], 2),
         wall_seconds=round(time.monotonic() - began, 1),
     )
@@ -198,9 +203,10 @@ def _night(
 ) -> tuple[RepositoryResult, Paired, Paired]:
     day = PocketStream(seed, (repo,), size.day)
     pairs = pairs_of_day(day, list(player.play(day, day.tasks())), sandbox, config.merged_fixes)
+    pairs += rehearsal_pairs(repo, config.rehearsal, seed)
     kept = filter_pairs(pairs, model.tokenizer.example, config.context, {task.id for task in exam.tasks()})
     examples = [
-        Example(ids=ids, own=own, rehearsal=pair.source == "agent")
+        Example(ids=ids, own=own, rehearsal=pair.source != "merged_fix")
         for pair, (ids, own) in zip(kept.pairs, kept.encoded, strict=True)
     ]
     job = Job(base=model.folder, lora=config.lora, seed=seed, threads=config.threads, context=config.context)
@@ -215,7 +221,7 @@ def _night(
         )
 
     convention, skill = of(True), of(False)
-    sources = {source: sum(p.source == source for p in kept.pairs) for source in ("agent", "merged_fix")}
+    sources = {source: sum(p.source == source for p in kept.pairs) for source in ("agent", "merged_fix", "rehearsal")}
     row = RepositoryResult(
         seed=seed,
         repo=repo,

@@ -56,7 +56,8 @@ def pairs_of_day(
         if merged_fixes:
             solved = {t.task_id for t in trajectories if t.resolved}
             missed = [tasks[i] for i in dict.fromkeys(t.task_id for t in trajectories) if i not in solved]
-            merged = [Solution(t, stream.checkout(t), render_issue(t.repo, t.issue), stream.merged_fix(t)) for t in missed]
+            known = [(t, fix) for t in missed if (fix := stream.merged_fix(t)) is not None]
+            merged = [Solution(t, stream.checkout(t), render_issue(t.repo, t.issue), fix) for t, fix in known]
             told = list(retell(merged, workspaces, VisibleTests(sandbox), recorder, sandbox.name))
             pairs += [pair_of(trajectory, "merged_fix") for trajectory in told]
         return pairs

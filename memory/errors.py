@@ -46,6 +46,8 @@ def translated(path: Path, what: str = "the record") -> Iterator[None]:
         yield
     except ValidationError as error:
         raise UnreadableStoreError(f"{path} holds a damaged record ({error}); {MOVE_AWAY}") from error
+    except UnicodeEncodeError as error:
+        raise RecordError(f"{what} does not fit the store: it is no proper text ({error.reason}); correct it") from error
     except (DBAPIError, sqlite3.Error) as error:
         raise _own(error.orig if isinstance(error, DBAPIError) else error, path, what) from error
 

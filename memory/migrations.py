@@ -102,7 +102,60 @@ def _first(connection: Connection) -> None:
         connection.exec_driver_sql(statement)
 
 
-MIGRATIONS: tuple[Migration, ...] = (("0001_tasks_trajectories_nights", _first),)
+def _life(connection: Connection) -> None:
+    for statement in (
+        """
+        CREATE TABLE task_results (
+            task_id TEXT PRIMARY KEY NOT NULL REFERENCES tasks (id),
+            trajectory_id TEXT UNIQUE NOT NULL REFERENCES trajectories (id),
+            number INTEGER UNIQUE NOT NULL
+        )
+        """,
+        """
+        CREATE TRIGGER a_result_needs_an_outcome BEFORE INSERT ON task_results
+        WHEN (SELECT outcome FROM trajectories WHERE id = NEW.trajectory_id AND task_id = NEW.task_id) IS NULL
+        BEGIN SELECT RAISE(ABORT, 'this attempt has not ended'); END
+        """,
+        """
+        CREATE TRIGGER a_result_never_changes BEFORE UPDATE ON task_results
+        BEGIN SELECT RAISE(ABORT, 'the result of a task never changes'); END
+        """,
+        """
+        CREATE TABLE night_steps (
+            night_id TEXT NOT NULL REFERENCES nights (id),
+            name TEXT NOT NULL,
+            number INTEGER NOT NULL,
+            ended_at TEXT NOT NULL,
+            result TEXT NOT NULL,
+            PRIMARY KEY (night_id, name),
+            UNIQUE (night_id, number)
+        )
+        """,
+        """
+        CREATE TRIGGER a_step_of_a_night_never_changes BEFORE UPDATE ON night_steps
+        BEGIN SELECT RAISE(ABORT, 'a finished step never changes'); END
+        """,
+        """
+        CREATE TRIGGER no_step_in_a_closed_night BEFORE INSERT ON night_steps
+        WHEN (SELECT ended_at FROM nights WHERE id = NEW.night_id) IS NOT NULL
+        BEGIN SELECT RAISE(ABORT, 'this night is already closed'); END
+        """,
+        """
+        CREATE TRIGGER one_night_at_a_time BEFORE INSERT ON nights
+        WHEN NEW.ended_at IS NULL AND EXISTS (SELECT 1 FROM nights WHERE ended_at IS NULL)
+        BEGIN SELECT RAISE(ABORT, 'another night is still open'); END
+        """,
+        """
+        CREATE TABLE notes (
+            name TEXT PRIMARY KEY NOT NULL,
+            value TEXT NOT NULL
+        )
+        """,
+    ):
+        connection.exec_driver_sql(statement)
+
+
+MIGRATIONS: tuple[Migration, ...] = (("0001_tasks_trajectories_nights", _first), ("0002_results_journal_notes", _life))
 
 
 def pending(connection: Connection, path: Path, migrations: Sequence[Migration] = MIGRATIONS) -> list[str]:

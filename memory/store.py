@@ -7,35 +7,40 @@ No method takes a `TaskSecret`, and no column could hold one.
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import ValidationError
-from sqlalchemy import ColumnElement, Connection, column, create_engine, event, func, insert, select, table, update
+from sqlalchemy import ColumnElement, Connection, column, create_engine, delete, event, func, insert, select, table, update
 from sqlalchemy.pool import QueuePool
 
 from memory.errors import RecordError, StoreError, StoreVersionError, translated
 from memory.migrations import log_ahead, migrate, pending
 from memory.nights import Night
 from memory.tasks import Task
-from memory.trajectories import Outcome, Step, Trajectory
+from memory.trajectories import Outcome, Result, Step, Trajectory
 
 # The columns are the fields of the types, so that a field without a migration fails its first test.
 TASKS = table("tasks", column("number"), column("id"), column("body"))
 TRAJECTORIES = table("trajectories", *(column(name) for name in Trajectory.model_fields if name != "steps"))
 STEPS = table("steps", column("trajectory_id"), *(column(name) for name in Step.model_fields))
 NIGHTS = table("nights", column("id"), column("started_at"), column("ended_at"), column("body"))
+RESULTS = table("task_results", column("task_id"), column("trajectory_id"), column("number"))
+NIGHT_STEPS = table("night_steps", *(column(name) for name in ("night_id", "name", "number", "ended_at", "result")))
+NOTES = table("notes", column("name"), column("value"))
 
 PRAGMAS = ("PRAGMA synchronous = NORMAL", "PRAGMA foreign_keys = ON")
 BATCH = 500
+INTERRUPTED = "interrupted"
 
 
 class Store:
@@ -90,16 +95,37 @@ class Store:
             _refuse_ended(connection, trajectory.id)
             connection.execute(insert(STEPS).values(trajectory_id=trajectory.id, **step.model_dump()))
 
-    def ended(self, trajectory: Trajectory) -> None:
-        """Record the one outcome of an attempt, and why. Raises `RecordError` for a second one, or for none."""
+    def ended(self, trajectory: Trajectory, *, settles: bool = False) -> None:
+        """Record the one outcome of an attempt, and why; if it `settles` its task, it is also the task's one result.
+
+        Raises `RecordError` for a second outcome or result, or for none.
+        """
         if trajectory.outcome is None:
             raise RecordError(f"{trajectory.id} has no outcome; set one before ending the attempt")
-        # A reason may quote an operating system's file name, which Python lets contain half characters that SQLite refuses.
-        reason = trajectory.reason.encode(errors="backslashreplace").decode()
         with self._write(f"the end of attempt {trajectory.id}") as connection:
             _refuse_ended(connection, trajectory.id)
             mine = TRAJECTORIES.c.id == trajectory.id
-            connection.execute(update(TRAJECTORIES).where(mine).values(outcome=trajectory.outcome, reason=reason))
+            connection.execute(update(TRAJECTORIES).where(mine).values(_end(trajectory)))
+            if settles:
+                if connection.execute(select(RESULTS.c.number).where(RESULTS.c.task_id == trajectory.task_id)).first():
+                    raise RecordError(f"task {trajectory.task_id} has its one result already; another is not recorded")
+                number = connection.execute(select(func.count()).select_from(RESULTS)).scalar_one()
+                row = {"task_id": trajectory.task_id, "trajectory_id": trajectory.id, "number": number}
+                connection.execute(insert(RESULTS).values(row))
+
+    def import_trajectories(self, trajectories: Sequence[Trajectory]) -> None:
+        """Record attempts that ended elsewhere, all or none. Raises `RecordError` for a taken id or an open one."""
+        with self._write("an imported attempt") as connection:
+            for trajectory in trajectories:
+                if trajectory.outcome is None:
+                    raise RecordError(f"attempt {trajectory.id} has no outcome; only ended attempts can be imported")
+                if connection.execute(select(TRAJECTORIES.c.id).where(TRAJECTORIES.c.id == trajectory.id)).first():
+                    raise RecordError(f"attempt {trajectory.id} is already recorded; only new ones can be imported")
+                head = trajectory.model_dump(exclude={"steps"}) | {"started_at": _stamp(trajectory.started_at)}
+                connection.execute(insert(TRAJECTORIES).values(head | {"outcome": None, "reason": ""}))
+                for step in trajectory.steps:
+                    connection.execute(insert(STEPS).values(trajectory_id=trajectory.id, **step.model_dump()))
+                connection.execute(update(TRAJECTORIES).where(TRAJECTORIES.c.id == trajectory.id).values(_end(trajectory)))
 
     def interrupted(self) -> int:
         """Close the attempts that a killed process left without an outcome; returns how many there were.
@@ -108,7 +134,7 @@ class Store:
         """
         closed = update(TRAJECTORIES).where(TRAJECTORIES.c.outcome.is_(None))
         with self._write() as connection:
-            return connection.execute(closed.values(outcome=Outcome.INFRASTRUCTURE_FAILURE, reason="interrupted")).rowcount
+            return connection.execute(closed.values(outcome=Outcome.INFRASTRUCTURE_FAILURE, reason=INTERRUPTED)).rowcount
 
     def add_task(self, task: Task) -> None:
         """Remember a task; again with the same content changes nothing, with another raises `RecordError`."""
@@ -157,6 +183,39 @@ class Store:
         with self._read() as connection:
             return list(_told(connection, *where))
 
+    def failures(self, task_id: str) -> int:
+        """How many attempts at a task were lost to the infrastructure, interruptions aside."""
+        failed = (TRAJECTORIES.c.task_id == task_id) & (TRAJECTORIES.c.outcome == Outcome.INFRASTRUCTURE_FAILURE)
+        chosen = select(func.count()).select_from(TRAJECTORIES).where(failed, TRAJECTORIES.c.reason != INTERRUPTED)
+        with self._read() as connection:
+            return int(connection.execute(chosen).scalar_one())
+
+    def results(self, since: int = 0) -> list[Result]:
+        """The one result of every task that is over, in the order in which they came; `since` skips the first ones."""
+        attempt = TRAJECTORIES.c
+        columns = (*RESULTS.c, attempt.outcome, attempt.repo, attempt.started_at)
+        chosen = select(*columns).join_from(RESULTS, TRAJECTORIES, RESULTS.c.trajectory_id == TRAJECTORIES.c.id)
+        with self._read() as connection:
+            rows = connection.execute(chosen.where(RESULTS.c.number >= since).order_by(RESULTS.c.number)).mappings()
+            return [Result.model_validate(dict(row)) for row in rows]
+
+    def check(self) -> str:
+        """What SQLite finds wrong with the file (PRAGMA integrity_check); nothing if it is sound."""
+        with self._read() as connection:
+            found = list(connection.exec_driver_sql("PRAGMA integrity_check(5)").scalars())
+        return "" if found == ["ok"] else "; ".join(map(str, found))
+
+    def note(self, name: str) -> str | None:
+        """A small fact that outlives the process, or None."""
+        with self._read() as connection:
+            return connection.execute(select(NOTES.c.value).where(NOTES.c.name == name)).scalar()
+
+    def set_note(self, name: str, value: str) -> None:
+        """Remember a small fact; it replaces what was noted under this name."""
+        with self._write(f"note {name}") as connection:
+            connection.execute(delete(NOTES).where(NOTES.c.name == name))
+            connection.execute(insert(NOTES).values(name=name, value=value))
+
     def outcomes(self) -> dict[Outcome, int]:
         """How many attempts ended in each outcome, zeros included; merged fixes told as turns count too."""
         count = select(TRAJECTORIES.c.outcome, func.count()).where(TRAJECTORIES.c.outcome.is_not(None))
@@ -203,6 +262,49 @@ class Store:
         with self._write() as connection:
             if connection.execute(update(NIGHTS).where(still_open).values(row)).rowcount != 1:
                 raise RecordError(f"no night {night.id} is open; a night is opened first, and closed once")
+
+    def open_night_now(self) -> Night | None:
+        """The night that has not ended, if there is one; the first of several that an older version left open."""
+        first = select(NIGHTS.c.body).where(NIGHTS.c.ended_at.is_(None)).order_by(NIGHTS.c.started_at, NIGHTS.c.id)
+        with self._read() as connection:
+            body = connection.execute(first).scalar()
+            return None if body is None else Night.model_validate_json(body)
+
+    def abandon_night(self, why: str) -> bool:
+        """Close what is open of nights, if anything is, without a verdict; says whether something was."""
+        abandoned = False
+        while (night := self.open_night_now()) is not None:
+            self.close_night(night.model_copy(update={"ended_at": datetime.now(UTC), "error": why}))
+            abandoned = True
+        return abandoned
+
+    def step_result(self, night_id: str, name: str) -> dict[str, Any] | None:
+        """What a finished step of a night gave, or None if it has yet to be done."""
+        where = (NIGHT_STEPS.c.night_id == night_id) & (NIGHT_STEPS.c.name == name)
+        with self._read() as connection:
+            found = connection.execute(select(NIGHT_STEPS.c.result).where(where)).scalar()
+        return None if found is None else dict(json.loads(found))
+
+    def step_results(self, night_id: str) -> list[dict[str, Any]]:
+        """What the finished steps of a night gave, in order."""
+        chosen = select(NIGHT_STEPS.c.result).where(NIGHT_STEPS.c.night_id == night_id).order_by(NIGHT_STEPS.c.number)
+        with self._read() as connection:
+            return [dict(json.loads(body)) for body in connection.execute(chosen).scalars()]
+
+    def record_step(self, night_id: str, name: str, result: Mapping[str, Any]) -> None:
+        """Record that a step of an open night is finished. Raises `RecordError` the second time."""
+        body = json.dumps(result, sort_keys=True)
+        mine = select(func.count()).where(NIGHT_STEPS.c.night_id == night_id)
+        with self._write(f"step {name} of night {night_id}") as connection:
+            number = connection.execute(mine).scalar_one()
+            row = {"night_id": night_id, "name": name, "number": number, "ended_at": _stamp(datetime.now(UTC)), "result": body}
+            connection.execute(insert(NIGHT_STEPS).values(row))
+
+    def steps_of_night(self, night_id: str) -> list[tuple[str, str]]:
+        """Names and ends (UTC, ISO 8601) of the finished steps of a night, in order."""
+        chosen = select(NIGHT_STEPS.c.name, NIGHT_STEPS.c.ended_at).where(NIGHT_STEPS.c.night_id == night_id)
+        with self._read() as connection:
+            return [(row.name, row.ended_at) for row in connection.execute(chosen.order_by(NIGHT_STEPS.c.number))]
 
     def nights(self) -> list[Night]:
         """Every night, by start; an open one has no `ended_at`."""
@@ -277,6 +379,11 @@ def _refuse_ended(connection: Connection, trajectory_id: str) -> None:
         raise RecordError(f"attempt {trajectory_id} never began; record its beginning first")
     if row.outcome is not None:
         raise RecordError(f"attempt {trajectory_id} has already ended ({row.outcome}); begin a new attempt under a new id")
+
+
+def _end(trajectory: Trajectory) -> dict[str, str | None]:
+    # A reason may quote an operating system's file name, which Python lets contain half characters that SQLite refuses.
+    return {"outcome": trajectory.outcome, "reason": trajectory.reason.encode(errors="backslashreplace").decode()}
 
 
 def _row(night: Night) -> dict[str, str | None]:

@@ -4,6 +4,7 @@ different types, so that no secret can reach a prompt, a memory, a pair or a log
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Protocol
 
@@ -55,7 +56,7 @@ class TaskSecret(BaseModel):
 
     task_id: Text
     kind: Text
-    fix: MergedFix
+    fix: MergedFix | None = None
     tests: dict[str, str]
     fail_to_pass: tuple[str, ...] = Field(min_length=1)
     pass_to_pass: tuple[str, ...]
@@ -78,7 +79,7 @@ class TaskStream(Protocol):
         """All tasks in order."""
         ...
 
-    def checkout(self, task: Task) -> dict[str, str]:
+    def checkout(self, task: Task) -> Mapping[str, str]:
         """Path to text of the files a task starts from."""
         ...
 
@@ -86,6 +87,6 @@ class TaskStream(Protocol):
         """What decides the task."""
         ...
 
-    def merged_fix(self, task: Task) -> MergedFix:
-        """The change upstream merged."""
+    def merged_fix(self, task: Task) -> MergedFix | None:
+        """The change upstream merged, if one is known."""
         ...

@@ -67,3 +67,16 @@ class Trajectory(BaseModel):
     def resolved(self) -> bool:
         """Whether grading saw every required test pass."""
         return self.outcome is Outcome.RESOLVED
+
+
+class Result(BaseModel):
+    """The one result of a task: its `number` in the order of results, and the attempt that decided it and its start."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    number: int
+    task_id: str
+    trajectory_id: str
+    repo: str
+    outcome: Outcome
+    started_at: datetime

@@ -22,12 +22,15 @@ class LoraConfig(BaseModel):
     The weight change is `alpha / rank * B @ A`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     rank: int = Field(default=16, ge=1)
     """Rank r of both factors."""
     alpha: float = Field(default=32.0, gt=0)
     """Numerator of the scale alpha / r."""
+    serving_scale: float = Field(default=0.75, gt=0, le=1)
+    """Share of the trained weight change that is served: the adapter is written with `alpha` times this. Less than
+    the whole keeps more of the base (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models")."""
     targets: tuple[str, ...] = LINEAR_LAYERS
     """Names of the linear layers that are adapted."""
     learning_rate: float = Field(default=3e-3, gt=0)

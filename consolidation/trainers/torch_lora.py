@@ -58,6 +58,7 @@ def fit(job: Job, examples: Sequence[Example], out: Path, on_step: Callable[[Pro
         losses.append(loss.item())
         on_step(Progress(step=len(losses), steps=steps, loss=loss.item()))
     _check_whole(losses, trainable)
+    model.peft_config["default"].lora_alpha = lora.alpha * lora.serving_scale
     model.save_pretrained(out, safe_serialization=True)
     per_epoch = max(1, len(losses) // lora.epochs)
     return Trained(

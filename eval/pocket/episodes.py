@@ -22,19 +22,33 @@ from eval.pocket import runner
 from eval.pocket.conventions import HOUSES, Convention, pretraining_convention
 from eval.pocket.names import NOUNS, Namer, Split, invented
 from eval.pocket.world import Problem, build_module, build_problem, choices, test_source
+from memory.tasks import MergedFix
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One resolved attempt. `mistakes` numbers the messages that nobody should learn to say."""
+
+    messages: tuple[Message, ...]
+    mistakes: frozenset[int]
 
 
 @dataclass(frozen=True)
 class Mix:
-    """Shares of the episode kinds, and how names are drawn."""
+    """Shares of the episode kinds, and how names are drawn.
 
-    recovery: float = 0.25
+    `misplaced` is the share of recoveries from an edit on a neighbouring line; the others start
+    from another bug. The relevant case is always in the prompt where the house rule decides.
+    """
+
+    recovery: float = 0.3
+    misplaced: float = 0.6
     bad_call: float = 0.06
     cases: float = 0.4
     convention: float = 0.12
     house: float = 0.6
     invented_names: float = 0.35
-    module_sizes: tuple[int, ...] = (3,)
+    module_sizes: tuple[int, ...] = (1, 2, 3)
     style: EditStyle = "lines"
 
 
@@ -53,8 +67,8 @@ class EpisodeMaker:
         self.mix = mix or Mix()
         self.workspace = Workspace(scratch)
 
-    def episode(self, index: int) -> list[Message]:
-        """Messages of one resolved attempt."""
+    def episode(self, index: int) -> Episode:
+        """One resolved attempt."""
         rng = random.Random(f"{self.split}/{self.seed}/{index}")
         convention = pretraining_convention(rng, Namer(rng, self.split, 0.3)) if rng.random() < self.mix.house else None
         package = invented(rng) if rng.random() < 0.5 else rng.choice(NOUNS)
@@ -86,24 +100,33 @@ class EpisodeMaker:
         fix = edit_between(problem.module.path, problem.before, problem.after)
         return (render_case(problem.symptom, fix.body),)
 
-    def _play(self, rng: random.Random, problem: Problem, package: str, cases: tuple[str, ...]) -> list[Message]:
+    def _play(self, rng: random.Random, problem: Problem, package: str, cases: tuple[str, ...]) -> Episode:
         self._materialise(rng, problem, package)
         fix = problem.fix("pretraining")
         calls = calls_for(fix, self.mix.style)
         messages = [Message("user", render_issue(package, problem.symptom, cases))]
+        mistakes: list[int] = []
         if rng.random() < self.mix.recovery:
-            wrong = self._wrong_edit(rng, problem)
+            misplaced = self.mix.style == "lines" and rng.random() < self.mix.misplaced
+            wrong = self._misplaced_edit(rng, fix) if misplaced else self._wrong_edit(rng, problem)
             if wrong is not None:
-                for call in (*calls[:2], wrong, Call("test")):
+                for call in calls[:2]:
                     self._do(call, messages)
+                mistakes.append(len(messages))
+                self._do(wrong, messages)
                 current = self.workspace.read(fix.path)
+                if current != fix.before:
+                    self._do(Call("test"), messages)
                 calls = [edit_between(fix.path, current, fix.after, self.mix.style), *calls[3:]]
-        if rng.random() < self.mix.bad_call:
-            calls.insert(rng.randrange(len(calls) - 1), self._bad_call(rng, problem))
-        for call in calls[:-1]:
+        bad = self._bad_call(rng, problem) if rng.random() < self.mix.bad_call else None
+        slip = rng.randrange(len(calls) - 1)
+        for number, call in enumerate(calls[:-1]):
+            if bad is not None and number == slip:
+                mistakes.append(len(messages))
+                self._do(bad, messages)
             self._do(call, messages)
         messages.append(Message("assistant", render_call(calls[-1])))
-        return messages
+        return Episode(tuple(messages), frozenset(mistakes))
 
     def _materialise(self, rng: random.Random, problem: Problem, package: str) -> None:
         module = problem.module
@@ -134,13 +157,28 @@ class EpisodeMaker:
             if text == problem.before:
                 continue
             wrong = edit_between(problem.module.path, problem.before, text, self.mix.style)
-            write = self.workspace.read(problem.module.path)
-            tools.edit(self.workspace, wrong)
-            passed = run_visible(self.workspace).passed
-            self.workspace.write(problem.module.path, write)
-            if not passed:
+            if self._if_failing(wrong, problem.before) is not None:
                 return wrong
         return None
+
+    def _misplaced_edit(self, rng: random.Random, fix: MergedFix) -> Call | None:
+        """The right lines in the wrong place, one line off: refused if that breaks the file."""
+        right = edit_between(fix.path, fix.before, fix.after)
+        shift = rng.choice((-1, 1))
+        start, end = (right.start or 1) + shift, (right.end or 1) + shift
+        if start < 1 or end > len(fix.before.splitlines()):
+            return None
+        return self._if_failing(Call("edit", fix.path, start, end, body=right.body), fix.before)
+
+    def _if_failing(self, call: Call, before: str) -> Call | None:
+        """The edit, if it is refused or fails a visible test; the file stays as it was."""
+        try:
+            tools.edit(self.workspace, call)
+        except CallError:
+            return call
+        passed = run_visible(self.workspace).passed
+        self.workspace.write(call.target, before)
+        return None if passed else call
 
     def _bad_call(self, rng: random.Random, problem: Problem) -> Call:
         path = problem.module.path

@@ -6,7 +6,9 @@ hash of the name, so that the three can never share a function.
 
 from __future__ import annotations
 
+import builtins
 import hashlib
+import keyword
 import random
 from enum import StrEnum
 
@@ -36,6 +38,7 @@ KEYS = ["key", "name", "code", "tag", "label", "id"]
 TABLES = ["table", "index", "lookup", "store", "book", "register"]
 _ONSETS = ["b", "d", "f", "g", "k", "l", "m", "n", "p", "r", "s", "t", "v", "z", "st", "dr", "pl"]
 _VOWELS = "aeiou"
+_TAKEN = {*NOUNS, *VERBS, *COLLECTIONS, *ELEMENTS, *ACCUMULATORS, *LIMITS, *SCALARS, *KEYS, *TABLES}
 
 
 class Split(StrEnum):
@@ -53,8 +56,18 @@ def split_of(name: str) -> Split:
 
 
 def invented(rng: random.Random) -> str:
-    """A random pronounceable word of two or three syllables that no list contains."""
-    return "".join(rng.choice(_ONSETS) + rng.choice(_VOWELS) for _ in range(rng.choice((2, 2, 3))))
+    """A word that no list contains: two or three syllables, or the head of one noun with the tail of another.
+
+    The second kind puts the tokenizer's pieces in orders that no list has, as unknown real words do.
+    """
+    while True:
+        if rng.random() < 0.5:
+            word = "".join(rng.choice(_ONSETS) + rng.choice(_VOWELS) for _ in range(rng.choice((2, 2, 3))))
+        else:
+            head, tail = rng.choice(NOUNS), rng.choice(NOUNS)
+            word = head[: rng.randint(2, 4)] + tail[-rng.randint(2, 4) :]
+        if word not in _TAKEN and not word.endswith("ed") and not keyword.iskeyword(word) and not hasattr(builtins, word):
+            return word
 
 
 class Namer:

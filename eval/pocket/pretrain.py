@@ -32,42 +32,41 @@ from torch import Tensor, nn
 from agent.pocket.network import Network, NetworkConfig
 from agent.pocket.tokenizer import PocketTokenizer, train
 from consolidation.synthesis.merged_fix import EditStyle
-from eval.pocket.episodes import EpisodeMaker, Mix
+from eval.pocket.episodes import Episode, EpisodeMaker, Mix
 from eval.pocket.names import Split
 
 SHARD = 2_000
 BUCKETS = (160, 224, 288, 352, 416, 512)
 TOKENIZER_EPISODES = 5_000
-EXPLORE, STEP_DOWN = 0.45, 0.35
+WARM_UP = 0.01
+SKIPPED, READ, OWN = 0, 1, 2
 
 
 @dataclass(frozen=True)
 class Settings:
     """One pretraining run.
 
-    `other_weight` is the loss weight of tokens that the agent reads. Shards before
-    `small_modules_from` hold modules of three functions, later ones of one to three: shorter
-    episodes, hence more of them.
+    `other_weight` is the loss weight of tokens that the agent reads. The learning rates suit
+    batches of some 8,000 tokens; three times higher ones stop learning after five million
+    tokens (docs/pocket-log.md).
     """
 
     seed: int = 0
     tokens: int = 24_000_000
     batch_tokens: int = 8_192
-    muon_lr: float = 0.02
-    adam_lr: float = 3e-3
+    muon_lr: float = 0.007
+    adam_lr: float = 1e-3
     other_weight: float = 0.5
     vocabulary: int = 1280
     style: EditStyle = "lines"
     invented_names: float = 0.35
-    small_modules_from: int = 13
     hidden: int = 256
     layers: int = 5
     intermediate: int = 704
 
-    def mix(self, shard: int = 0) -> Mix:
-        """The episode mix of a shard."""
-        sizes = (3,) if shard < self.small_modules_from else (1, 2, 3)
-        return Mix(style=self.style, invented_names=self.invented_names, module_sizes=sizes)
+    def mix(self) -> Mix:
+        """The episode mix."""
+        return Mix(style=self.style, invented_names=self.invented_names)
 
 
 Shard = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]
@@ -83,14 +82,28 @@ def scratch_directory() -> Iterator[Path]:
 def make_shard(
     settings: Settings, tokenizer_path: Path, number: int, split: Split = Split.PRETRAIN, count: int = SHARD
 ) -> Shard:
-    """Episodes of one shard: concatenated ids (int16), own-word mask, and lengths."""
+    """Episodes of one shard: concatenated ids (int16), what each token is (`SKIPPED`, `READ`, `OWN`), and lengths."""
     with scratch_directory() as scratch:
-        maker = EpisodeMaker(settings.seed, scratch / "repo", settings.mix(number), split)
+        maker = EpisodeMaker(settings.seed, scratch / "repo", settings.mix(), split)
         tokenizer = PocketTokenizer(tokenizer_path)
-        encoded = [tokenizer.example(maker.episode(number * count + i)) for i in range(count)]
-    ids = np.concatenate([np.array(e[0], dtype=np.int16) for e in encoded])
-    own = np.concatenate([np.array(e[1], dtype=bool) for e in encoded])
-    return ids, own, np.array([len(e[0]) for e in encoded])
+        encoded = [encode(tokenizer, maker.episode(number * count + i)) for i in range(count)]
+    return (
+        np.concatenate([e[0] for e in encoded]),
+        np.concatenate([e[1] for e in encoded]),
+        np.array([len(e[0]) for e in encoded]),
+    )
+
+
+def encode(tokenizer: PocketTokenizer, episode: Episode) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Ids of an episode, and what each token is; mistakes are context and never a target."""
+    ids: list[int] = []
+    parts: list[int] = []
+    for number, message in enumerate(episode.messages):
+        tokens = tokenizer.message(message)
+        said = SKIPPED if number in episode.mistakes else OWN if message.role == "assistant" else READ
+        ids += tokens
+        parts += [READ] + [said] * (len(tokens) - 1)
+    return np.array(ids, dtype=np.int16), np.array(parts, dtype=np.uint8)
 
 
 class Shards:
@@ -119,8 +132,8 @@ class Shards:
 
 
 def batches(shard: Shard, tokens: int, pad: int, rng: random.Random) -> Iterator[tuple[Tensor, Tensor, Tensor, int]]:
-    """Length-bucketed batches: ids (B, T), own mask, real mask, number of real tokens."""
-    ids, own, lengths = shard
+    """Length-bucketed batches: ids (B, T), masks of own and of read targets, number of real tokens."""
+    ids, parts, lengths = shard
     starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
     groups: dict[int, list[int]] = {}
     for index, length in enumerate(lengths):
@@ -135,13 +148,12 @@ def batches(shard: Shard, tokens: int, pad: int, rng: random.Random) -> Iterator
     rng.shuffle(jobs)
     for bucket, members in jobs:
         x = torch.full((len(members), bucket), pad)
-        mine, real = torch.zeros(x.shape, dtype=torch.bool), torch.zeros(x.shape, dtype=torch.bool)
+        part = torch.zeros(x.shape, dtype=torch.uint8)
         for row, index in enumerate(members):
             a, n = int(starts[index]), int(lengths[index])
             x[row, :n] = torch.from_numpy(ids[a : a + n].astype(np.int64))
-            mine[row, :n] = torch.from_numpy(own[a : a + n])
-            real[row, :n] = True
-        yield x, mine, real, int(sum(lengths[i] for i in members))
+            part[row, :n] = torch.from_numpy(parts[a : a + n])
+        yield x, part == OWN, part == READ, int(sum(lengths[i] for i in members))
 
 
 def initialise(network: Network) -> None:
@@ -158,24 +170,17 @@ def initialise(network: Network) -> None:
             nn.init.zeros_(parameter)
 
 
-def loss_terms(network: Network, x: Tensor, own: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
+def loss_terms(network: Network, x: Tensor, own: Tensor, read: Tensor) -> tuple[Tensor, Tensor]:
     """Mean cross-entropy over the agent's own words, and over everything else it reads."""
     logits = network.logits(network.hidden(x)[:, :-1]).float()
     losses = F.cross_entropy(logits.flatten(0, 1), x[:, 1:].flatten(), reduction="none").view(x.shape[0], -1)
-    mine = own[:, 1:]
-    rest = real[:, 1:] & ~mine
+    mine, rest = own[:, 1:], read[:, 1:]
     return (losses * mine).sum() / mine.sum().clamp(min=1), (losses * rest).sum() / rest.sum().clamp(min=1)
 
 
 def rate(progress: float) -> float:
-    """Learning-rate factor: warm-up, a constant first part, then a step down and a linear decay.
-
-    At this batch size the first part's rate stops paying off after some ten million tokens
-    (docs/pocket-log.md); what is learnt there is consolidated by the decay.
-    """
-    if progress < EXPLORE:
-        return min(1.0, progress / 0.01 + 0.02)
-    return max(0.01, STEP_DOWN * (1.0 - progress) / (1.0 - EXPLORE))
+    """Learning-rate factor at a share of the run: linear warm-up, then linear decay to one percent."""
+    return min(progress / WARM_UP + 0.02, max(0.01, (1.0 - progress) / (1.0 - WARM_UP)))
 
 
 @dataclass
@@ -224,7 +229,7 @@ class Pretraining:
     def _train_tokenizer(self) -> None:
         with scratch_directory() as scratch:
             maker = EpisodeMaker(self.settings.seed, scratch / "repo", self.settings.mix())
-            texts = (m.content for i in range(TOKENIZER_EPISODES) for m in maker.episode(i))
+            texts = (m.content for i in range(TOKENIZER_EPISODES) for m in maker.episode(i).messages)
             train(texts, self.settings.vocabulary).save(str(self.tokenizer_path))
 
     def _resume(self) -> None:
@@ -232,7 +237,7 @@ class Pretraining:
         if not path.exists():
             return
         saved = torch.load(path, weights_only=True)
-        if saved["settings"] != asdict(self.settings):
+        if saved["settings"] | {"tokens": self.settings.tokens} != asdict(self.settings):
             raise SystemExit(f"{path} belongs to other settings; remove the folder or choose another")
         self.network.load_state_dict(saved["network"])
         for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
@@ -303,13 +308,13 @@ class Pretraining:
         return state.tokens >= s.tokens
 
     def _step(self, batch: tuple[Tensor, Tensor, Tensor, int]) -> tuple[float, float]:
-        x, mine, real = (part.to(self.device) for part in batch[:3])
+        x, mine, read = (part.to(self.device) for part in batch[:3])
         factor = rate(self.state.tokens / self.settings.tokens)
         for optimizer, base in zip(self.optimizers, (self.settings.muon_lr, self.settings.adam_lr), strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = base * factor
         with torch.autocast(self.device, torch.bfloat16):
-            own, rest = self.loss(self.network, x, mine, real)
+            own, rest = self.loss(self.network, x, mine, read)
         (own + self.settings.other_weight * rest).backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         for optimizer in self.optimizers:
@@ -350,7 +355,7 @@ class Pretraining:
             for row in range(x.shape[0]):
                 seen = x[row].tolist()
                 for at in range(len(seen) - 1):
-                    if seen[at] == assistant and seen[at + 1] == edit:
+                    if seen[at] == assistant and seen[at + 1] == edit and bool(mask[row, at]):
                         end = seen.index(self.tokenizer.end, at)
                         edits += 1
                         right += bool(hit[row, at:end].all())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -75,6 +76,24 @@ class PocketStream:
             for repo in repos:
                 entry = self._entry(seed, repo, split, number)
                 self._entries[entry.task.id] = entry
+
+    @classmethod
+    def of(cls, ids: Iterable[str]) -> PocketStream:
+        """The stream of just these tasks, in the order given.
+
+        Raises:
+            EvalError: if an id is not one of a pocket task.
+        """
+        stream = cls(count=0)
+        stream.name = "pocket"
+        for identity in ids:
+            repo, *rest = identity.rsplit("-", 3)
+            try:
+                split, seed, number = Split(rest[0]), int(rest[1]), int(rest[2])
+                stream._entries[identity] = stream._entry(seed, repo, split, number)
+            except (IndexError, ValueError) as error:
+                raise EvalError(f"{identity!r} is no task of the pocket world; it would read bank-stream-0-7") from error
+        return stream
 
     def _entry(self, seed: int, repo: str, split: Split, number: int) -> _Entry:
         problem = _problem(seed, repo, split, number)

@@ -9,8 +9,9 @@ from functools import cached_property
 from typing import Any
 
 from eval.pocket.conventions import Convention
-from eval.pocket.functions import TEMPLATES, Function, Mutation
+from eval.pocket.functions import Function, Mutation
 from eval.pocket.names import NOUNS, Namer, Split
+from eval.pocket.templates import TEMPLATES
 from memory.tasks import MergedFix
 
 CONVENTION_KIND = "convention"

@@ -15,9 +15,10 @@ from memory.store import Store
 from memory.trajectories import Outcome
 
 SMALL = """
-[day]
+[tasks]
 repos = ["bank"]
-guard_tasks = 12
+[guard]
+tasks = 12
 [night]
 threads = 1
 [night.lora]

@@ -9,10 +9,11 @@ import pytest
 from agent.workspace import write_tree
 from eval.errors import EvalError
 from eval.pocket.conventions import HOUSES
-from eval.pocket.functions import BASE_SKILLS, TEMPLATES
+from eval.pocket.functions import BASE_SKILLS
 from eval.pocket.names import Namer, Split, split_of
 from eval.pocket.runner import run_tests
 from eval.pocket.stream import PocketStream
+from eval.pocket.templates import TEMPLATES
 from eval.pocket.world import CONVENTION_KIND, Module, build_problem, execute
 
 

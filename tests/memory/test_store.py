@@ -15,10 +15,13 @@ from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
+from sqlalchemy import create_engine, event
 
 import memory
 from agent.loop import Recorder
-from memory.errors import RecordError, StoreError, UnreadableStoreError
+from memory.errors import RecordError, StoreError, StoreVersionError, UnreadableStoreError
+from memory.migrations import MIGRATIONS, migrate
 from memory.nights import Night, Verdict
 from memory.store import Store
 from memory.tasks import MergedFix, Task, TaskSecret
@@ -70,6 +73,14 @@ def play(store: Store, trajectory: Trajectory, outcome: Outcome | None = Outcome
     return trajectory
 
 
+def settle(store: Store, trajectory: Trajectory, outcome: Outcome = Outcome.RESOLVED) -> Trajectory:
+    """A whole attempt that decides its task."""
+    play(store, trajectory, outcome=None)
+    trajectory.outcome = outcome
+    store.ended(trajectory, settles=True)
+    return trajectory
+
+
 def ids(trajectories: list[Trajectory]) -> list[str]:
     return [trajectory.id for trajectory in trajectories]
 
@@ -108,7 +119,9 @@ def test_an_attempt_that_is_already_over_can_be_recorded_call_by_call(store: Sto
 
 def test_the_loop_may_use_it_as_its_recorder() -> None:
     for name in ("began", "stepped", "ended"):
-        assert inspect.signature(getattr(Store, name)) == inspect.signature(getattr(Recorder, name))
+        ours, theirs = (inspect.signature(getattr(kind, name)).parameters for kind in (Store, Recorder))
+        assert {key: ours[key] for key in theirs} == theirs
+        assert all(ours[key].default is not inspect.Parameter.empty for key in ours.keys() - theirs.keys())
 
 
 def test_a_step_can_be_seen_by_others_the_moment_it_was_recorded(store: Store, path: Path) -> None:
@@ -215,14 +228,32 @@ def test_records_that_contradict_are_refused_and_change_nothing(store: Store) ->
         "DELETE FROM trajectories WHERE id = 'over'",
         "UPDATE nights SET ended_at = '2030' WHERE id = 'closed'",
         "INSERT INTO tasks (id, body) VALUES ('task', '{}')",
+        "INSERT INTO task_results VALUES ('second', 'going', 1)",
+        "INSERT INTO task_results VALUES ('second', 'other', 1)",
+        "INSERT INTO task_results VALUES ('second', 'nobody', 1)",
+        "INSERT INTO task_results VALUES ('unknown', 'over', 1)",
+        "INSERT INTO task_results VALUES ('task', 'other', 1)",
+        "INSERT INTO task_results VALUES ('task', 'other', 0)",
+        "UPDATE task_results SET trajectory_id = 'other'",
+        "UPDATE task_results SET number = 7",
+        "INSERT INTO nights VALUES ('n2', '2026', NULL, '{}')",
+        "INSERT INTO night_steps VALUES ('open', 'pairs', 1, '2026', '{}')",
+        "INSERT INTO night_steps VALUES ('open', 'guards', 0, '2026', '{}')",
+        "INSERT INTO night_steps VALUES ('closed', 'guards', 1, '2026', '{}')",
+        "INSERT INTO night_steps VALUES ('nowhere', 'pairs', 0, '2026', '{}')",
+        "UPDATE night_steps SET result = '{}'",
     ],
 )
 def test_the_database_itself_refuses_what_the_store_refuses(store: Store, path: Path, statement: str) -> None:
-    play(store, attempt("over"))
-    play(store, attempt("going"), outcome=None)
     store.add_task(task())
+    store.add_task(task("second"))
+    settle(store, attempt("over"))
+    play(store, attempt("other"))
+    play(store, attempt("going", task_id="second"), outcome=None)
     store.open_night(night("closed"))
     store.close_night(night("closed", ended_at=NOON))
+    store.open_night(night("open"))
+    store.record_step("open", "pairs", {"pairs": 3})
     with closing(sqlite3.connect(path)) as stranger:
         stranger.execute("PRAGMA foreign_keys = ON")
         with pytest.raises(sqlite3.IntegrityError):
@@ -400,9 +431,8 @@ def test_an_export_to_nowhere_says_so(store: Store, tmp_path: Path) -> None:
 
 
 def test_a_night_is_opened_and_closed_once(store: Store) -> None:
-    store.open_night(night("later", started_at=NOON + timedelta(hours=1)))
     store.open_night(night())
-    assert store.nights() == [night(), night("later", started_at=NOON + timedelta(hours=1))]
+    assert store.nights() == [night()]
     done = night(
         ended_at=NOON + timedelta(minutes=9),
         sources={"agent": 12, "merged_fix": 30},
@@ -414,10 +444,20 @@ def test_a_night_is_opened_and_closed_once(store: Store) -> None:
         verdict=Verdict(promoted=True, why="3 more tasks resolved", numbers={"gain": 0.1}),
     )
     store.close_night(done)
-    assert store.nights()[0] == done
+    assert store.nights() == [done]
     with pytest.raises(RecordError, match="no night n1 is open"):
         store.close_night(done.model_copy(update={"pairs": 43}))
-    assert store.nights()[0] == done
+    with pytest.raises(RecordError, match="night n1 is already recorded"):
+        store.open_night(night(seed=2))
+    assert store.nights() == [done]
+
+
+def test_nights_are_listed_by_their_beginning(store: Store) -> None:
+    for name, hours in (("later", 2), ("first", 0), ("second", 1)):
+        began = night(name, started_at=NOON + timedelta(hours=hours))
+        store.open_night(began)
+        store.close_night(began.model_copy(update={"ended_at": NOON + timedelta(hours=9)}))
+    assert [one.id for one in store.nights()] == ["first", "second", "later"]
 
 
 def test_nights_that_contradict_are_refused(store: Store) -> None:
@@ -426,8 +466,9 @@ def test_nights_that_contradict_are_refused(store: Store) -> None:
     with pytest.raises(RecordError, match="no night n1 is open"):
         store.close_night(night(ended_at=NOON))
     store.open_night(night())
-    with pytest.raises(RecordError, match="night n1 is already recorded"):
-        store.open_night(night(seed=2))
+    for name in ("n1", "n2"):
+        with pytest.raises(RecordError, match=f"night {name} does not fit the store .*another night is still open"):
+            store.open_night(night(name, seed=2))
     with pytest.raises(RecordError, match="has no end"):
         store.close_night(night())
     with pytest.raises(RecordError, match="does not fit"):
@@ -502,11 +543,16 @@ def test_read_only_reads_and_never_writes(store: Store, path: Path) -> None:
             lambda: other.add_task(task()),
             lambda: other.open_night(night("n2")),
             lambda: other.close_night(night(ended_at=NOON)),
+            lambda: other.abandon_night("it is read only"),
+            lambda: other.record_step("n1", "pairs", {}),
+            lambda: other.set_note("name", "value"),
+            lambda: other.import_trajectories([attempt("t3", outcome=Outcome.RESOLVED)]),
         ]
         for call in calls:
             with pytest.raises(StoreError, match="for reading only"):
                 call()
         assert (other.trajectories(), other.tasks(), other.nights()) == ([told], [], [night()])
+        assert (other.results(), other.steps_of_night("n1"), other.note("name")) == ([], [], None)
 
 
 def test_a_closed_store_is_closed(store: Store) -> None:
@@ -571,3 +617,445 @@ store.stepped(told, Step(number=2, said="fits again", observation="", tool="sear
     assert "space" in said
     with Store(path) as store:
         assert [one.number for one in store.trajectory("t1").steps] == [0, 2]
+
+
+# The one result of a task
+
+
+def test_the_attempt_that_settles_a_task_is_its_result(store: Store) -> None:
+    for name in ("task", "second", "third"):
+        store.add_task(task(name, repo="shop"))
+    play(store, attempt("t0", task_id="second"), Outcome.INFRASTRUCTURE_FAILURE)
+    settle(store, attempt("t1", task_id="second", started_at=NOON + timedelta(hours=2)), Outcome.GAVE_UP)
+    settle(store, attempt("t2"), Outcome.RESOLVED)
+    play(store, attempt("t3", task_id="third"), Outcome.RESOLVED)
+    found = store.results()
+    assert [(r.number, r.task_id, r.trajectory_id, r.outcome) for r in found] == [
+        (0, "second", "t1", Outcome.GAVE_UP),
+        (1, "task", "t2", Outcome.RESOLVED),
+    ]
+    assert found[0].started_at == NOON + timedelta(hours=2)
+    assert {r.repo for r in found} == {"shop"}
+    assert [store.results(since=number) for number in (1, 2, 99)] == [found[1:], [], []]
+
+
+@pytest.mark.parametrize("again", list(Outcome))
+def test_a_task_has_one_result_and_a_second_changes_nothing(store: Store, again: Outcome) -> None:
+    store.add_task(task())
+    settle(store, attempt("t1"), Outcome.UNRESOLVED)
+    before = store.results()
+    late = play(store, attempt("t2"), outcome=None)
+    late.outcome = again
+    with pytest.raises(RecordError, match="task task has its one result already"):
+        store.ended(late, settles=True)
+    assert store.results() == before
+    assert store.trajectory("t2").outcome is None, "nothing of a refused record may be kept"
+    store.ended(late)
+    assert store.results() == before
+
+
+def test_an_attempt_cannot_end_once_without_and_once_with_a_result(store: Store) -> None:
+    store.add_task(task())
+    told = play(store, attempt(), Outcome.RESOLVED)
+    with pytest.raises(RecordError, match="t1 has already ended"):
+        store.ended(told, settles=True)
+    assert store.results() == []
+
+
+def test_a_result_needs_an_outcome_and_a_task_that_is_known(store: Store) -> None:
+    told = play(store, attempt(), outcome=None)
+    with pytest.raises(RecordError, match="t1 has no outcome"):
+        store.ended(told, settles=True)
+    told.outcome = Outcome.RESOLVED
+    with pytest.raises(RecordError, match="the end of attempt t1 does not fit the store"):
+        store.ended(told, settles=True)
+    assert (store.results(), store.trajectory("t1").outcome) == ([], None)
+    store.add_task(task())
+    store.ended(told, settles=True)
+    assert [r.trajectory_id for r in store.results()] == ["t1"]
+
+
+def test_interrupted_attempts_settle_nothing(store: Store) -> None:
+    store.add_task(task())
+    play(store, attempt(), outcome=None)
+    assert store.interrupted() == 1
+    assert store.results() == []
+    settle(store, attempt("t2"))
+    assert [r.trajectory_id for r in store.results()] == ["t2"]
+
+
+def test_only_what_the_infrastructure_lost_counts_as_a_failure_and_interruptions_do_not(store: Store) -> None:
+    for number, outcome in enumerate(Outcome):
+        play(store, attempt(f"a{number}"), outcome)
+    play(store, attempt("b"), Outcome.INFRASTRUCTURE_FAILURE)
+    play(store, attempt("c"), outcome=None)
+    play(store, attempt("d", task_id="other"), Outcome.INFRASTRUCTURE_FAILURE)
+    store.interrupted()
+    assert [store.failures(name) for name in ("task", "other", "nobody")] == [2, 1, 0]
+
+
+def test_of_many_processes_that_settle_the_same_tasks_one_wins_each(store: Store, path: Path) -> None:
+    script = """
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from memory.errors import RecordError
+from memory.store import Store
+from memory.trajectories import Outcome, Trajectory
+
+me = sys.stdin.readline().strip()
+won = []
+with Store(Path(sys.argv[1])) as store:
+    for number in range(25):
+        told = Trajectory(
+            id=f"{me}-{number}", task_id=f"task-{number}", repo="r", prompt="p", model="m",
+            started_at=datetime.now(UTC), config_hash="c",
+        )
+        store.began(told)
+        told.outcome = Outcome.RESOLVED
+        try:
+            store.ended(told, settles=True)
+            won.append(told.id)
+        except RecordError:
+            pass
+print(*won)
+"""
+    for number in range(25):
+        store.add_task(task(f"task-{number}"))
+    root = Path(memory.__file__).parents[1]
+    command = [sys.executable, "-c", script, str(path)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    children = [subprocess.Popen(command, cwd=root, text=True, **pipes) for _ in range(3)]  # type: ignore[call-overload]
+    for number, child in enumerate(children):
+        assert child.stdin is not None
+        child.stdin.write(f"p{number}\n")
+        child.stdin.flush()
+    won = [name for child in children for name in child.communicate()[0].split()]
+    found = store.results()
+    assert sorted(won) == sorted(r.trajectory_id for r in found)
+    assert sorted(r.task_id for r in found) == sorted(f"task-{number}" for number in range(25))
+    assert [r.number for r in found] == list(range(25))
+
+
+# The journal of a night
+
+
+def test_the_steps_of_a_night_come_back_in_order_with_what_they_gave(store: Store) -> None:
+    store.open_night(night())
+    given = {"pairs": {"hash": AWKWARD, "pairs": 3}, "train bank": {"adapter": "a1", "loss": [1.5, None, True]}, "guards": {}}
+    before = datetime.now(UTC)
+    for name, result in given.items():
+        assert store.step_result("n1", name) is None
+        store.record_step("n1", name, result)
+        assert store.step_result("n1", name) == result
+    assert store.step_results("n1") == list(given.values())
+    names, times = zip(*store.steps_of_night("n1"), strict=True)
+    assert list(names) == list(given)
+    ended = [datetime.fromisoformat(time) for time in times]
+    assert before <= ended[0] <= ended[1] <= ended[2] <= datetime.now(UTC)
+
+
+def test_a_step_that_diverged_keeps_its_numbers(store: Store) -> None:
+    store.open_night(night())
+    store.record_step("n1", "train", {"loss": math.nan, "ratio": math.inf})
+    found = store.step_result("n1", "train")
+    assert found is not None
+    assert math.isnan(found["loss"])
+    assert found["ratio"] == math.inf
+
+
+def test_a_step_is_finished_once_and_only_in_an_open_night(store: Store) -> None:
+    store.open_night(night())
+    store.record_step("n1", "pairs", {"pairs": 3})
+    with pytest.raises(RecordError, match="step pairs of night n1 is already recorded"):
+        store.record_step("n1", "pairs", {"pairs": 4})
+    with pytest.raises(RecordError, match="step pairs of night n2 does not fit"):
+        store.record_step("n2", "pairs", {})
+    store.close_night(night(ended_at=NOON))
+    with pytest.raises(RecordError, match=r"step guards of night n1 does not fit .*already closed"):
+        store.record_step("n1", "guards", {})
+    assert store.step_results("n1") == [{"pairs": 3}]
+    assert store.step_results("n2") == []
+
+
+def test_the_steps_of_a_night_are_of_that_night(store: Store) -> None:
+    store.open_night(night("n1"))
+    store.record_step("n1", "pairs", {"pairs": 1})
+    store.close_night(night("n1", ended_at=NOON))
+    store.open_night(night("n2"))
+    assert store.step_result("n2", "pairs") is None
+    store.record_step("n2", "pairs", {"pairs": 2})
+    assert (store.step_result("n1", "pairs"), store.step_result("n2", "pairs")) == ({"pairs": 1}, {"pairs": 2})
+
+
+def test_there_is_one_open_night_at_most(store: Store) -> None:
+    assert store.open_night_now() is None
+    store.open_night(night("n1"))
+    assert store.open_night_now() == night("n1")
+    with pytest.raises(RecordError, match="another night is still open"):
+        store.open_night(night("n2"))
+    store.close_night(night("n1", ended_at=NOON))
+    assert store.open_night_now() is None
+    store.open_night(night("n2"))
+    assert store.open_night_now() == night("n2")
+
+
+def test_of_many_that_open_a_night_at_once_one_does(store: Store, path: Path) -> None:
+    everybody, opened, refused = threading.Barrier(6), [], []
+
+    def open_one(name: str, into: Store) -> None:
+        everybody.wait()
+        try:
+            into.open_night(night(name))
+            opened.append(name)
+        except RecordError:
+            refused.append(name)
+
+    with Store(path) as second:
+        threads = [threading.Thread(target=open_one, args=(f"n{n}", (store, second)[n % 2])) for n in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert (len(opened), len(refused)) == (1, 5)
+    assert [one.id for one in store.nights()] == opened
+
+
+def test_an_abandoned_night_is_over_and_says_why(store: Store) -> None:
+    assert not store.abandon_night("there is none")
+    store.open_night(night())
+    store.record_step("n1", "pairs", {"pairs": 3})
+    assert store.abandon_night("interrupted")
+    assert not store.abandon_night("again")
+    (found,) = store.nights()
+    assert (found.error, found.verdict) == ("interrupted", None)
+    assert found.ended_at is not None
+    assert store.step_results("n1") == [{"pairs": 3}]
+
+
+def test_an_open_night_that_is_damaged_says_so(store: Store, path: Path) -> None:
+    store.open_night(night())
+    with closing(sqlite3.connect(path)) as stranger, stranger:
+        stranger.execute("UPDATE nights SET body = '{}'")
+    with pytest.raises(UnreadableStoreError, match="damaged record"):
+        store.open_night_now()
+
+
+# Killed in the middle
+
+
+@pytest.mark.parametrize("kept_lines", [1, 7, 20])
+def test_what_was_being_settled_at_a_kill_is_there_wholly_or_not_at_all(path: Path, kept_lines: int) -> None:
+    path.parent.mkdir()
+    script = """
+import sys
+from datetime import UTC, datetime
+from itertools import count
+from pathlib import Path
+from memory.nights import Night
+from memory.store import Store
+from memory.tasks import Task
+from memory.trajectories import Outcome, Step, Trajectory
+
+now = datetime.now(UTC)
+store = Store(Path(sys.argv[1]))
+for number in count():
+    name = f"x{number}"
+    store.add_task(Task(id=name, repo="r", issue="i", created_at=now, position=number, difficulty="easy"))
+    told = Trajectory(id=name, task_id=name, repo="r", prompt="p", model="m", started_at=now, config_hash="c")
+    store.began(told)
+    store.stepped(told, Step(number=0, said="s" * 3000, observation="", tool="search"))
+    told.outcome = Outcome.RESOLVED
+    store.ended(told, settles=True)
+    night = Night(id=name, started_at=now, strategy="s", seed=0, config_hash="c")
+    store.open_night(night)
+    store.record_step(name, "pairs", {"pairs": number})
+    store.close_night(night.model_copy(update={"ended_at": now}))
+    steps = [Step(number=n, said="s" * 3000, observation="", tool="search") for n in range(5)]
+    others = [told.model_copy(update={"id": f"{name}-{n}", "steps": steps}) for n in range(4)]
+    store.import_trajectories(others)
+    store.set_note("done", name)
+    print(number, flush=True)
+"""
+    child = in_child(script, path)
+    assert child.stdout is not None
+    acknowledged = [int(child.stdout.readline()) for _ in range(kept_lines)]
+    child.send_signal(signal.SIGKILL)
+    acknowledged += [int(line) for line in child.stdout.read().split()]
+    assert child.wait() == -signal.SIGKILL
+    child.stdout.close()
+    with Store(path) as store:
+        assert store.check() == ""
+        results = store.results()
+        assert [r.number for r in results] == list(range(len(results)))
+        assert len(results) >= len(acknowledged)
+        own = {one.id: one for one in store.trajectories() if "-" not in one.id}
+        assert {r.trajectory_id for r in results} == {name for name, one in own.items() if one.outcome is not None}
+        assert sum(one.outcome is None for one in own.values()) <= 1
+        imported = [one for one in store.trajectories() if "-" in one.id]
+        assert len(imported) % 4 == 0
+        assert all(one.outcome is Outcome.RESOLVED and len(one.steps) == 5 for one in imported)
+        nights = store.nights()
+        assert sum(one.ended_at is None for one in nights) <= 1
+        assert all(len(store.step_results(one.id)) == 1 for one in nights if one.ended_at is not None)
+        assert store.note("done") in {f"x{acknowledged[-1]}", f"x{acknowledged[-1] + 1}"}
+
+
+# Small facts
+
+
+def test_a_note_is_the_last_that_was_noted(store: Store, path: Path) -> None:
+    assert store.note("state") is None
+    for value in ("awake", AWKWARD, ""):
+        store.set_note("state", value)
+        assert store.note("state") == value
+    store.set_note("other", "kept apart")
+    with Store(path) as again:
+        assert (again.note("state"), again.note("other")) == ("", "kept apart")
+
+
+def test_somebody_who_reads_a_note_always_finds_one(store: Store) -> None:
+    store.set_note("state", "0")
+    stop, missing = threading.Event(), []
+
+    def look() -> None:
+        while not stop.is_set():
+            if store.note("state") is None:
+                missing.append("missing")
+
+    reader = threading.Thread(target=look)
+    reader.start()
+    for number in range(100):
+        store.set_note("state", str(number))
+    stop.set()
+    reader.join()
+    assert missing == []
+
+
+# The file itself
+
+
+def test_a_sound_file_has_no_finding(store: Store, path: Path) -> None:
+    assert store.check() == ""
+    play(store, attempt())
+    with Store(path, read_only=True) as other:
+        assert other.check() == ""
+
+
+def test_the_check_finds_what_reading_does_not(store: Store, path: Path) -> None:
+    play(store, attempt())
+    with closing(sqlite3.connect(path)) as stranger, stranger:
+        stranger.execute("PRAGMA writable_schema = ON")
+        stranger.execute("UPDATE sqlite_master SET sql = replace(sql, 'started_at, id', 'repo, id') WHERE type = 'index'")
+    with Store(path, read_only=True) as other:
+        assert ids(other.trajectories()) == ["t1"]
+        assert "trajectories_by_start" in other.check()
+
+
+def test_the_check_of_a_damaged_page_says_so_one_way_or_the_other(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    with Store(path) as store:
+        for number in range(40):
+            play(store, attempt(f"t{number}", prompt="p" * 2000))
+    whole = path.read_bytes()
+    for page in range(4096, len(whole), 4096 * 3):
+        path.write_bytes(whole[:page] + b"\xff" * 4096 + whole[page + 4096 :])
+        try:
+            with Store(path, read_only=True) as store:
+                found = store.check()
+        except UnreadableStoreError as error:
+            found = str(error)
+        assert found, f"page at {page}"
+
+
+# Attempts from elsewhere
+
+
+def test_imported_attempts_are_recorded_with_all_they_have_and_settle_nothing(store: Store) -> None:
+    store.add_task(task())
+    told = [
+        attempt("i1", steps=[step(0, said=AWKWARD), step(1)], outcome=Outcome.RESOLVED, reason=AWKWARD, adapter="a1"),
+        attempt("i2", task_id="never heard of", outcome=Outcome.GAVE_UP, started_at=NOON + timedelta(hours=1)),
+    ]
+    store.import_trajectories(told)
+    assert store.trajectories() == told
+    assert store.results() == []
+    store.import_trajectories([])
+    settle(store, attempt("t1"))
+    assert [r.trajectory_id for r in store.results()] == ["t1"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({}, "attempt bad has no outcome; only ended attempts can be imported"),
+        ({"id": "known", "outcome": Outcome.RESOLVED}, "attempt known is already recorded"),
+        ({"id": "good", "outcome": Outcome.RESOLVED}, "attempt good is already recorded"),
+        ({"outcome": Outcome.RESOLVED, "steps": [step(0), step(0)]}, "already recorded"),
+        ({"outcome": Outcome.RESOLVED, "steps": [step(0, seconds=math.nan)]}, "does not fit"),
+        ({"outcome": Outcome.RESOLVED, "started_at": NOON.replace(tzinfo=None)}, "time zone"),
+    ],
+)
+def test_of_attempts_that_cannot_all_be_imported_none_is(store: Store, wrong: dict[str, object], message: str) -> None:
+    known = play(store, attempt("known"))
+    good = attempt("good", steps=[step(0)], outcome=Outcome.RESOLVED)
+    with pytest.raises(RecordError, match=message):
+        store.import_trajectories([good, attempt(**{"name": wrong.get("id", "bad"), **wrong} | {"id": wrong.get("id", "bad")})])
+    assert store.trajectories() == [known]
+
+
+def test_an_imported_reason_that_is_no_proper_text_is_kept_as_well_as_can_be(store: Store) -> None:
+    told = attempt("i1", outcome=Outcome.INFRASTRUCTURE_FAILURE)
+    told.reason = "no such file: caf\udce9"
+    store.import_trajectories([told])
+    assert store.trajectory("i1").reason == "no such file: caf\\udce9"
+
+
+def test_text_that_is_no_proper_text_is_refused_and_changes_nothing(store: Store) -> None:
+    half = "caf\udce9"
+    calls: list[Callable[[], object]] = [
+        lambda: store.began(attempt(repo=half)),
+        lambda: store.import_trajectories([attempt("t2", repo=half, outcome=Outcome.RESOLVED)]),
+        lambda: store.set_note("name", half),
+    ]
+    for call in calls:
+        with pytest.raises((RecordError, ValidationError)):
+            call()
+    assert (store.trajectories(), store.note("name")) == ([], None)
+
+
+# A store of the version before
+
+
+def test_a_store_with_only_the_first_migration_is_brought_up_to_date_and_keeps_what_it_has(path: Path) -> None:
+    path.parent.mkdir()
+    engine = create_engine("sqlite://", creator=lambda: sqlite3.connect(path, isolation_level=None))
+    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+    assert migrate(engine, path, MIGRATIONS[:1]) == [MIGRATIONS[0][0]]
+    engine.dispose()
+    with closing(sqlite3.connect(path)) as old, old:
+        for name, hours in (("n2", 2), ("n1", 1)):  # that version let two nights be open at once
+            open_night = night(name, started_at=NOON + timedelta(hours=hours))
+            row = (name, open_night.started_at.isoformat(timespec="microseconds"), open_night.model_dump_json())
+            old.execute("INSERT INTO nights VALUES (?, ?, NULL, ?)", row)
+        old.execute("INSERT INTO tasks (id, body) VALUES ('task', ?)", (task().model_dump_json(),))
+        old.execute(
+            "INSERT INTO trajectories VALUES ('t1', 'task', 'shop', 'fix it', '', 'm', NULL, 'agent', 0, ?, 'c', '', ?, '')",
+            (NOON.isoformat(timespec="microseconds"), "resolved"),
+        )
+    with pytest.raises(StoreVersionError, match="older version"):
+        Store(path, read_only=True)
+    with Store(path) as store:
+        assert (store.tasks(), ids(store.trajectories()), store.results()) == ([task()], ["t1"], [])
+        assert store.open_night_now() == night("n1", started_at=NOON + timedelta(hours=1))
+        with pytest.raises(RecordError, match="another night is still open"):
+            store.open_night(night("n3"))
+        store.record_step("n1", "pairs", {"pairs": 3})
+        assert store.abandon_night("left by an older version")
+        assert store.open_night_now() is None
+        assert {one.error for one in store.nights()} == {"left by an older version"}
+        store.open_night(night("n3"))
+        settle(store, attempt("t2"))
+        store.set_note("state", "awake")
+    with Store(path, read_only=True) as store:
+        assert [r.trajectory_id for r in store.results()] == ["t2"]

@@ -1,0 +1,208 @@
+"""Commands that only look: logs, tasks, trajectories, nights, adapters, metrics. They work without a daemon too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from daemon.cli.options import HomeOption, Json, Last, note, print_json, print_table
+
+if TYPE_CHECKING:
+    from daemon.home import Home
+    from memory.store import Store
+
+adapters = typer.Typer(no_args_is_help=True, help="What was trained, and what of it is live.")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (logs, tasks, trajectories, nights, metrics):
+        app.command()(command)
+    app.add_typer(adapters, name="adapters")
+
+
+def _read(home: Path | None, target: str, offline: Callable[[Home, Store], Any]) -> Any:
+    """The daemon's answer; without one, the same from the store, opened for reading only."""
+    from daemon.client import ask
+    from daemon.errors import NoDaemonError
+    from daemon.home import Home
+
+    place = Home.at(home)
+    try:
+        return ask(place.socket, "GET", target)
+    except NoDaemonError:
+        from memory.store import Store
+
+        with Store(place.store, read_only=True) as store:
+            note(f"no daemon runs on {place.root}; this is read from the store")
+            found = offline(place, store)
+    return [row.model_dump(mode="json") for row in found] if isinstance(found, list) else found.model_dump(mode="json")
+
+
+def logs(
+    home: HomeOption = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes.")] = False,
+    event: Annotated[list[str] | None, typer.Option(help="Only these events, such as 'night.*'; may be given again.")] = None,
+    level: Annotated[str, typer.Option(help="Only this level and above: debug, info, warning, error.")] = "debug",
+    since: Annotated[str, typer.Option(help="Only from this time on: 15m, 2h, 3d, or 2026-03-01T08:00.")] = "",
+    last: Annotated[int, typer.Option("--last", "-n", min=0, help="Only the last so many.")] = 50,
+    as_json: Json = False,
+) -> None:
+    """The structured log; with --json one object per line, as it is on disk."""
+    import sys
+
+    from daemon.home import Home
+    from daemon.logfile import Filter, parse_since, read, render
+    from daemon.logfile import follow as following
+
+    wanted = Filter(tuple(event or ()), level, parse_since(since, datetime.now(UTC)) if since else None)
+    folder = Home.at(home).logs
+    records = following(folder, wanted, lambda: False, last=last) if follow else read(folder, wanted, last)
+    try:
+        for record in records:
+            print_json(record) if as_json else typer.echo(render(record, sys.stdout.isatty()))
+    except KeyboardInterrupt:
+        return
+
+
+def tasks(home: HomeOption = None, last: Last = 20, as_json: Json = False) -> None:
+    """Tasks that are over, with their one outcome."""
+    from daemon.views import task_rows
+
+    rows = _read(home, f"/tasks?last={last}", lambda _, store: task_rows(store, last))
+    if as_json:
+        print_json(rows)
+        return
+    table = [(r["number"], r["task"], r["outcome"], r["trajectory"]) for r in rows]
+    print_table(("#", "task", "outcome", "trajectory"), table, "no task has ended yet")
+
+
+def trajectories(
+    identity: Annotated[str | None, typer.Argument(metavar="[ID]", help="Show this one, turn by turn.")] = None,
+    home: HomeOption = None,
+    out: Annotated[Path | None, typer.Option(help="Write every stored trajectory to this file, one JSON line each.")] = None,
+    last: Last = 20,
+    as_json: Json = False,
+) -> None:
+    """What the agent said and saw: a list, one of them, or all of them as a file."""
+    from daemon.home import Home
+    from memory.store import Store
+
+    with Store(Home.at(home).store, read_only=True) as store:
+        if out is not None:
+            typer.echo(f"wrote {store.export_jsonl(out)} trajectories to {out}")
+            return
+        if identity is not None:
+            one = store.trajectory(identity)
+            typer.echo(one.model_dump_json()) if as_json else typer.echo(_told(one))
+            return
+        found = store.trajectories()[-last:]
+    if as_json:
+        print_json([t.model_dump(mode="json") for t in found])
+        return
+    rows = [(t.id, t.task_id, t.origin, len(t.steps), t.outcome or "going on", t.reason[:60]) for t in found]
+    print_table(("id", "task", "origin", "steps", "outcome", "why"), rows, "there is no trajectory yet")
+
+
+def _told(trajectory: Any) -> str:
+    lines = [f"{trajectory.task_id}  {trajectory.model}  adapter {trajectory.adapter or 'none'}", "", trajectory.prompt]
+    for step in trajectory.steps:
+        lines += [f"\n[{step.number}] {step.said}", *(f"    {line}" for line in step.observation.splitlines())]
+    return "\n".join([*lines, "", f"{trajectory.outcome or 'going on'}: {trajectory.reason}"])
+
+
+def nights(home: HomeOption = None, last: Last = 20, as_json: Json = False) -> None:
+    """Nights, each with its verdict and why."""
+    from daemon.views import night_rows
+
+    rows = _read(home, f"/nights?last={last}", lambda _, store: night_rows(store, last))
+    if as_json:
+        print_json(rows)
+        return
+    words = {True: "promoted", False: "rejected", None: "open"}
+    table = [(r["id"], r["started_at"][:19], r["pairs"], words[r["promoted"]], r["why"] or ", ".join(r["steps"])) for r in rows]
+    print_table(("night", "began", "pairs", "verdict", "why"), table, "there was no night yet")
+
+
+def metrics(home: HomeOption = None, as_json: Json = False) -> None:
+    """How many tasks are resolved: in all, lately, by repository, and between the nights."""
+    from daemon.views import metrics as compute
+
+    found = _read(home, "/metrics", lambda _, store: compute(store))
+    if as_json:
+        print_json(found)
+        return
+
+    def row(name: str, rate: dict[str, int]) -> tuple[object, ...]:
+        return name, rate["ended"], rate["resolved"], f"{rate['resolved'] / max(rate['ended'], 1):.0%}"
+
+    rows = [row("all", found["all"]), row("the last 50", found["recent"])]
+    rows += [row(repo, rate) for repo, rate in found["by_repo"].items()]
+    rows += [row(f"after night {number}", rate) for number, rate in enumerate(found["between_nights"])]
+    print_table(("tasks", "ended", "resolved", "rate"), rows, "")
+    typer.echo(f"nights: {found['nights_promoted']} promoted, {found['nights_rejected']} rejected")
+
+
+@adapters.command("list")
+def adapters_list(home: HomeOption = None, as_json: Json = False) -> None:
+    """Every adapter: live, previous, pinned."""
+    from daemon.views import adapter_rows
+
+    rows = _read(home, "/adapters", adapter_rows)
+    if as_json:
+        print_json(rows)
+        return
+
+    def row(r: dict[str, Any]) -> tuple[object, ...]:
+        marks = [name for name in ("live", "previous", "pinned") if r[name]]
+        return r["id"], r["created_at"][:19], ", ".join(r["scope"]), r["strategy"], r["bytes"], ", ".join(marks)
+
+    table = [row(r) for r in rows]
+    print_table(("adapter", "made", "for", "strategy", "bytes", ""), table, "there is no adapter yet")
+
+
+@adapters.command("show")
+def adapters_show(adapter: str, home: HomeOption = None) -> None:
+    """Where an adapter comes from, as JSON; its bytes are checked."""
+    from consolidation.adapters import AdapterStore
+    from daemon.home import Home
+
+    typer.echo(AdapterStore(Home.at(home).adapters).get(adapter).model_dump_json(indent=2))
+
+
+@adapters.command("promote")
+def adapters_promote(adapter: str, home: HomeOption = None, as_json: Json = False) -> None:
+    """Serve an adapter again that once passed the gate."""
+    _changed(home, "/adapters/promote", {"adapter": adapter}, as_json)
+
+
+@adapters.command("rollback")
+def adapters_rollback(home: HomeOption = None, as_json: Json = False) -> None:
+    """Serve what was live before; again undoes it."""
+    _changed(home, "/adapters/rollback", None, as_json)
+
+
+@adapters.command("pin")
+def adapters_pin(
+    adapter: str,
+    home: HomeOption = None,
+    off: Annotated[bool, typer.Option("--off", help="Keep it no longer.")] = False,
+) -> None:
+    """Keep an adapter for ever, whatever the disk budget says."""
+    from daemon.client import ask
+    from daemon.home import Home
+
+    typer.echo(ask(Home.at(home).socket, "POST", "/adapters/pin", {"adapter": adapter, "keep": not off})["what"])
+
+
+def _changed(home: Path | None, target: str, body: dict[str, Any] | None, as_json: bool) -> None:
+    from daemon.client import ask
+    from daemon.home import Home
+
+    answer = ask(Home.at(home).socket, "POST", target, body)
+    live = ", ".join(f"{repo} {identity}" for repo, identity in answer["live"].items()) or "the bare base model"
+    print_json(answer) if as_json else typer.echo(f"live: {live}")

@@ -1,0 +1,204 @@
+"""The control socket: HTTP and JSON over a Unix socket that only the owner can open."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import uvicorn
+from fastapi import FastAPI, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+
+from consolidation.errors import ConsolidationError
+from daemon.api import (
+    Accepted,
+    AdapterRow,
+    LiveTable,
+    PinRequest,
+    Problem,
+    PromoteRequest,
+    SleepAnswer,
+    SleepRequest,
+    Status,
+)
+from daemon.errors import DaemonError, RefusedError
+from daemon.events import Event
+from daemon.life import Life
+from daemon.resources import pin
+from daemon.states import State
+from daemon.views import Metrics, NightRow, TaskRow, adapter_rows, metrics, night_rows, promoted_adapters, task_rows
+from memory.errors import StoreError
+
+Last = Annotated[int | None, Query(ge=1, le=1_000_000, description="Only the last so many.")]
+REFUSALS: dict[int | str, dict[str, Any]] = {409: {"model": Problem}, 422: {"model": Problem}, 503: {"model": Problem}}
+
+
+def control(life: Life) -> FastAPI:
+    """The application; its OpenAPI document is at /openapi.json."""
+    app = FastAPI(
+        title="sleepyd",
+        version=life.version,
+        description="Control of the daemon that owns a state directory.",
+        docs_url=None,
+        redoc_url=None,
+        responses=REFUSALS,
+    )
+
+    @app.exception_handler(RefusedError)
+    async def refused(request: Request, error: RefusedError) -> JSONResponse:
+        life.log.warning(Event.CONTROL_REFUSED, path=request.url.path, error=str(error))
+        return JSONResponse({"error": str(error)}, 409)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        lines = [f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors()]
+        return JSONResponse({"error": "; ".join(lines)}, 422)
+
+    async def broken(request: Request, error: Exception) -> JSONResponse:
+        life.log.error(Event.DAEMON_ERROR, path=request.url.path, error=str(error))
+        return JSONResponse({"error": str(error)}, 503)
+
+    for kind in (StoreError, ConsolidationError, DaemonError):
+        app.add_exception_handler(kind, broken)
+
+    @app.get("/status")
+    async def status() -> Status:
+        return life.status()
+
+    @app.post("/sleep")
+    async def sleep(request: SleepRequest) -> SleepAnswer:
+        nights = life.status().nights
+        if request.dry_run:
+            return SleepAnswer(accepted=False, plan=life.plan(), nights=nights)
+        if life.state is State.PAUSED:
+            raise RefusedError("the daemon is paused; `sleepyctl resume` first")
+        if life.state in (State.FALLING_ASLEEP, State.ASLEEP):
+            raise RefusedError("it is asleep already")
+        plan = life.ask_sleep("asked for by the owner")
+        return SleepAnswer(accepted=plan.would_sleep, plan=plan, nights=nights)
+
+    @app.post("/wake")
+    async def wake() -> Accepted:
+        if not life.ask_wake():
+            raise RefusedError(f"it is not asleep but {life.state}")
+        return Accepted(what="the night is broken off; nothing of it is put to work")
+
+    @app.post("/pause")
+    async def pause() -> Accepted:
+        life.ask_pause(True)
+        return Accepted(what="it finishes the tasks in hand and takes no more until `sleepyctl resume`")
+
+    @app.post("/resume")
+    async def resume() -> Accepted:
+        life.ask_pause(False)
+        return Accepted(what="it goes on")
+
+    @app.post("/stop")
+    async def stop() -> Accepted:
+        life.ask_stop("asked for by the owner")
+        return Accepted(what=f"it stops within {life.config.life.grace_seconds:g} s; nothing is lost")
+
+    @app.get("/tasks")
+    async def tasks(last: Last = None) -> list[TaskRow]:
+        return task_rows(life.store, last)
+
+    @app.get("/nights")
+    async def nights(last: Last = None) -> list[NightRow]:
+        return night_rows(life.store, last)
+
+    @app.get("/metrics")
+    async def read_metrics() -> Metrics:
+        return metrics(life.store)
+
+    @app.get("/adapters")
+    async def adapters() -> list[AdapterRow]:
+        return adapter_rows(life.home, life.store)
+
+    @app.post("/adapters/promote")
+    async def promote(request: PromoteRequest) -> LiveTable:
+        _awake(life)
+        if request.adapter not in {row.id for row in adapter_rows(life.home, life.store)}:
+            raise RefusedError(f"no adapter {request.adapter!r}; `sleepyctl adapters list` shows what there is")
+        if request.adapter not in promoted_adapters(life.store):
+            raise RefusedError(
+                f"{request.adapter} never passed the gate; only what was guarded and promoted can be put to work"
+            )
+        scope = life.publisher.adapters.get(request.adapter).manifest.scope
+        life.publisher.make_live({**life.publisher.live(), **dict.fromkeys(scope, request.adapter)})
+        life.log.info(Event.ADAPTER_PROMOTED, adapter=request.adapter, by="owner")
+        return LiveTable(live=life.publisher.live())
+
+    @app.post("/adapters/rollback")
+    async def rollback() -> LiveTable:
+        _awake(life)
+        live = life.publisher.rollback()
+        life.log.info(Event.ADAPTER_ROLLED_BACK, live=live)
+        return LiveTable(live=live)
+
+    @app.post("/adapters/pin")
+    async def keep(request: PinRequest) -> Accepted:
+        if request.adapter not in {row.id for row in adapter_rows(life.home, life.store)}:
+            raise RefusedError(f"no adapter {request.adapter!r}; `sleepyctl adapters list` shows what there is")
+        pin(life.store, request.adapter, request.keep)
+        return Accepted(what=f"{request.adapter} is {'kept for ever' if request.keep else 'kept as long as there is room'}")
+
+    return app
+
+
+def _awake(life: Life) -> None:
+    """What is live is not changed under a night that is being judged against it."""
+    if life.state in (State.FALLING_ASLEEP, State.ASLEEP):
+        raise RefusedError("a night is being held; `sleepyctl wake-now` breaks it off, or wait for its end")
+
+
+def bind(path: Path) -> socket.socket:
+    """The listening socket, for the owner alone. The caller holds the lock, so an old socket there is a dead one.
+
+    Raises:
+        DaemonError: if something else lies in its place.
+    """
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        pass
+    else:
+        if not stat.S_ISSOCK(found.st_mode) or found.st_uid != os.getuid():
+            raise DaemonError(f"{path} is not a socket of ours; move it away")
+        path.unlink()
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o177)
+    try:
+        listener.bind(str(path))
+    except OSError as error:
+        listener.close()
+        raise DaemonError(f"{path}: no socket can be made there ({error})") from error
+    finally:
+        os.umask(before)
+    listener.listen(64)
+    return listener
+
+
+class Server(uvicorn.Server):
+    """uvicorn without signal handlers of its own: signals belong to the daemon."""
+
+    def install_signal_handlers(self) -> None:
+        """Leave signals alone."""
+
+    @property
+    def capture_signals(self) -> Callable[[], Any]:  # type: ignore[override]
+        """Leave signals alone."""
+        from contextlib import nullcontext
+
+        return nullcontext
+
+
+def server(app: FastAPI) -> Server:
+    """A quiet server for the control socket; `serve(sockets=[...])` runs it."""
+    return Server(
+        uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=2, loop="none")
+    )

@@ -1,0 +1,176 @@
+"""`sleepyctl doctor`: what the daemon needs, checked by trying it, and for each failure what to do."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Literal
+
+from pydantic import BaseModel
+
+from daemon.config import Config
+from daemon.errors import DaemonError
+from daemon.home import Home, owner
+from daemon.resources import free_mb
+
+PACKAGES = ("torch", "transformers", "peft", "tokenizers", "safetensors", "sqlalchemy", "pydantic", "apscheduler", "watchdog")
+EARLIEST = datetime(2026, 1, 1, tzinfo=UTC)
+DAMAGED = "see docs/daemon.md, When the store is damaged"
+
+
+class Check(BaseModel):
+    """One thing looked at. A warning does not keep the daemon from working."""
+
+    name: str
+    verdict: Literal["ok", "warning", "failed"]
+    found: str
+    advice: str = ""
+
+
+def examine(home: Home) -> list[Check]:
+    """Every check, in the order in which a failure would matter."""
+    checks = [_directory(home), _configuration(home)]
+    config = _config(home)
+    asked: tuple[Callable[[Home, Config], Check], ...] = (_disk, _store, _owner, _sandbox, _model, _clock, _versions)
+    return checks + [check(home, config) for check in asked]
+
+
+def _config(home: Home) -> Config:
+    from daemon.run import read_config
+
+    try:
+        return read_config(home)
+    except DaemonError:
+        return Config()
+
+
+def _directory(home: Home) -> Check:
+    name = "state directory"
+    if home.is_too_long():
+        return Check(
+            name=name, verdict="failed", found=f"{home.root} is too long for a socket in it", advice="choose a shorter --home"
+        )
+    if not home.root.exists():
+        return Check(name=name, verdict="warning", found=f"{home.root} is not there", advice="sleepyctl init makes it")
+    if not home.root.is_dir():
+        return Check(name=name, verdict="failed", found=f"{home.root} is no directory", advice="move it away, or choose --home")
+    if (stranger := home.stranger()) is not None:
+        found, advice = f"{home.root} belongs to user {stranger}", "run as that user, or choose --home"
+        return Check(name=name, verdict="failed", found=found, advice=advice)
+    if not os.access(home.root, os.W_OK):
+        return Check(
+            name=name, verdict="failed", found=f"{home.root} cannot be written", advice="run as its owner, or choose --home"
+        )
+    if not home.is_private():
+        return Check(name=name, verdict="warning", found=f"others can look into {home.root}", advice=f"chmod 700 {home.root}")
+    return Check(name=name, verdict="ok", found=str(home.root))
+
+
+def _configuration(home: Home) -> Check:
+    from daemon.run import read_config
+
+    try:
+        config = read_config(home)
+    except DaemonError as error:
+        return Check(name="configuration", verdict="failed", found=str(error), advice="correct the file or variable it names")
+    source = home.config if home.config.exists() else "defaults, no file"
+    return Check(name="configuration", verdict="ok", found=f"{source} ({config.hash})")
+
+
+def _disk(home: Home, config: Config) -> Check:
+    place = next(path for path in (home.root, *home.root.parents) if path.exists())
+    free, floor = free_mb(place), config.resources.free_disk_mb
+    if free < floor:
+        return Check(
+            name="disk", verdict="failed", found=f"{free} MiB free", advice=f"free some space: it needs {floor} MiB to work"
+        )
+    return Check(name="disk", verdict="ok", found=f"{free} MiB free, {floor} needed")
+
+
+def _store(home: Home, config: Config) -> Check:
+    from memory.errors import StoreError, UnreadableStoreError
+    from memory.store import Store
+
+    if not home.store.is_file():
+        return Check(name="store", verdict="ok", found="none yet")
+    try:
+        with Store(home.store, read_only=True) as store:
+            problem = store.check()
+            found = f"{len(store.results())} tasks ended, {len(store.nights())} nights"
+    except UnreadableStoreError as error:
+        return Check(name="store", verdict="failed", found=str(error), advice=DAMAGED)
+    except StoreError as error:  # it ends with what to do
+        found, _, advice = str(error).rpartition("; ")
+        return Check(name="store", verdict="failed", found=found, advice=advice)
+    if problem:
+        return Check(name="store", verdict="failed", found=problem, advice=DAMAGED)
+    return Check(name="store", verdict="ok", found=found)
+
+
+def _owner(home: Home, config: Config) -> Check:
+    try:
+        pid = owner(home.lock)
+    except DaemonError as error:
+        return Check(name="daemon", verdict="failed", found=str(error), advice="run as the daemon's user")
+    return Check(name="daemon", verdict="ok", found="does not run" if pid is None else f"runs, PID {pid}")
+
+
+def _sandbox(home: Home, config: Config) -> Check:
+    from agent.errors import SandboxError
+    from agent.sandbox.ladder import probe
+
+    try:
+        return Check(name="sandbox", verdict="ok", found=probe(trusted_generated=False).name)
+    except SandboxError as error:
+        advice = "tasks of the pocket world run in a limited process; for tasks of your own install bubblewrap"
+        return Check(name="sandbox", verdict="warning", found=str(error).split(":")[0], advice=advice)
+
+
+def _model(home: Home, config: Config) -> Check:
+    from agent.errors import AgentError
+
+    try:
+        from agent.model import Message, Sampling
+        from agent.pocket.model import PocketModel
+
+        model = PocketModel(threads=1)
+        began = time.monotonic()
+        model.complete([[Message("user", "issue in bank\n`get_fee` always gives None.")]], Sampling(max_tokens=8), ["doctor"])
+    except (AgentError, ImportError) as error:
+        return Check(name="engine", verdict="failed", found=str(error), advice="install the package again, or run make pocket")
+    return Check(
+        name="engine", verdict="ok", found=f"{model.name} {model.fingerprint} answers in {time.monotonic() - began:.2f} s"
+    )
+
+
+def _clock(home: Home, config: Config) -> Check:
+    now = datetime.now(UTC)
+    newest = max((path.stat().st_mtime for path in (home.store, home.lock) if path.exists()), default=0.0)
+    if now < EARLIEST or newest > now.timestamp() + 60:
+        return Check(
+            name="clock", verdict="failed", found=f"it says {now.isoformat()}", advice="set the clock; nights go by it"
+        )
+    zone = config.sleep.timezone or "the machine's time zone"
+    return Check(
+        name="clock",
+        verdict="ok",
+        found=f"{now.isoformat(timespec='seconds')}, window {config.sleep.window or 'none'} in {zone}",
+    )
+
+
+def _versions(home: Home, config: Config) -> Check:
+    found, missing = [f"Python {platform.python_version()}"], []
+    for package in PACKAGES:
+        try:
+            found.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            missing.append(package)
+    if missing or not (3, 11) <= sys.version_info[:2] < (3, 14):
+        problem = f"missing: {', '.join(missing)}" if missing else f"Python {platform.python_version()}"
+        return Check(name="versions", verdict="failed", found=problem, advice="make setup, with Python 3.11 to 3.13")
+    return Check(name="versions", verdict="ok", found=", ".join(found))

@@ -1,0 +1,209 @@
+"""The state directory: where everything of one daemon lies, and that it has one owner."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import random
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from daemon.errors import DaemonError, OwnedError
+
+VARIABLE = "SLEEPYD_HOME"
+DEFAULT = Path("~/.sleepyd")
+LONGEST_SOCKET = 100
+"""Bytes of a Unix socket's path that every system accepts (sun_path: 104 on macOS, 108 on Linux)."""
+
+
+@dataclass(frozen=True)
+class Home:
+    """Paths in one state directory. Only `make` writes anything."""
+
+    root: Path
+
+    @classmethod
+    def at(cls, option: Path | None = None) -> Home:
+        """The directory given on the command line, else by the environment, else the default.
+
+        Raises:
+            DaemonError: if it begins with a ~ that means nothing here.
+        """
+        chosen = option or Path(os.environ.get(VARIABLE) or DEFAULT)
+        try:
+            return cls(chosen.expanduser().absolute())
+        except RuntimeError as error:
+            raise DaemonError(f"{chosen}: {error}; give the whole path with --home or {VARIABLE}") from error
+
+    @property
+    def config(self) -> Path:
+        """The configuration file."""
+        return self.root / "sleepyd.toml"
+
+    @property
+    def store(self) -> Path:
+        """The store."""
+        return self.root / "sleepy.db"
+
+    @property
+    def socket(self) -> Path:
+        """The control socket."""
+        return self.root / "control.sock"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the daemon as long as it lives; its text is the PID."""
+        return self.root / "sleepyd.lock"
+
+    @property
+    def worker_lock(self) -> Path:
+        """Held by the working process, so that there is never a second one."""
+        return self.root / "worker.lock"
+
+    @property
+    def logs(self) -> Path:
+        """The structured log's files."""
+        return self.root / "logs"
+
+    @property
+    def live(self) -> Path:
+        """What is live."""
+        return self.root / "live"
+
+    @property
+    def adapters(self) -> Path:
+        """Every admitted adapter."""
+        return self.root / "adapters"
+
+    @property
+    def nights(self) -> Path:
+        """Working files of nights, one folder each."""
+        return self.root / "nights"
+
+    @property
+    def tasks(self) -> Path:
+        """Tasks of the owner's own, one file each."""
+        return self.root / "tasks"
+
+    @property
+    def inbox(self) -> Path:
+        """Files put here are taken in."""
+        return self.root / "inbox"
+
+    def make(self) -> None:
+        """Create the directory and its folders for the owner alone.
+
+        Raises:
+            DaemonError: if it cannot be made or written, or belongs to somebody else.
+        """
+        if self.is_too_long():
+            raise DaemonError(f"{self.root}: the path is too long for a socket in it; choose a shorter one with --home")
+        try:
+            if (stranger := self.stranger()) is not None:  # asked before anything of theirs is changed
+                raise DaemonError(f"{self.root} belongs to user {stranger}; run as that user, or choose another --home")
+            for folder in (self.root, self.logs, self.live, self.adapters, self.nights, self.tasks, self.inbox):
+                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.root.chmod(0o700)
+            probe = self.root / f".probe-{os.getpid()}"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise DaemonError(
+                f"{self.root}: cannot be used as the state directory ({error}); choose another with --home"
+            ) from error
+
+    def is_too_long(self) -> bool:
+        """Whether no socket can be made here, because its path would be too long."""
+        return len(os.fsencode(self.socket)) > LONGEST_SOCKET
+
+    def stranger(self) -> int | None:
+        """The user to whom the directory belongs, if that is somebody else."""
+        if not self.root.exists():
+            return None
+        uid = self.root.stat().st_uid
+        return uid if uid != os.getuid() else None
+
+    def is_private(self) -> bool:
+        """Whether nobody but the owner can look in."""
+        mode = stat.S_IMODE(self.root.stat().st_mode)
+        return not mode & 0o077
+
+
+@contextmanager
+def owned(path: Path, what: str, seconds: float = 0.5) -> Iterator[None]:
+    """Hold the lock file for as long as the block runs; the kernel lets go of it however the process ends.
+
+    Whoever asks for the `owner` shares the lock in passing; that is waited for, however long it takes.
+
+    Raises:
+        OwnedError: another process holds it, and still does after `seconds`; the text names its PID.
+        DaemonError: if there can be no lock file here.
+    """
+    try:
+        # Not inherited by programs that are started (PEP 446), so that no child keeps the lock of a parent that died.
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise _unusable(path, error) from error
+    try:
+        _take(handle, path, what, seconds)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _take(handle: int, path: Path, what: str, seconds: float) -> None:
+    patience = time.monotonic() + seconds
+    try:
+        while not _locked(handle, fcntl.LOCK_EX):
+            if time.monotonic() > patience and _is_taken(handle):
+                raise OwnedError(f"{what} is already running (PID {_pid(handle)}, lock {path})")
+            time.sleep(random.uniform(0.01, 0.05))  # two that wait must not keep step
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+    except OSError as error:
+        raise _unusable(path, error) from error
+
+
+def _unusable(path: Path, error: OSError) -> DaemonError:
+    return DaemonError(f"{path}: cannot be locked ({error}); choose a local, writable disk with --home")
+
+
+def _locked(handle: int, how: int) -> bool:
+    try:
+        fcntl.flock(handle, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_taken(handle: int) -> bool:
+    """Whether a process holds the lock for itself, and not only shares it in passing."""
+    if not _locked(handle, fcntl.LOCK_SH):
+        return True
+    fcntl.flock(handle, fcntl.LOCK_UN)
+    return False
+
+
+def _pid(handle: int) -> str:
+    return os.pread(handle, 32, 0).decode(errors="replace").strip() or "unknown"
+
+
+def owner(path: Path) -> int | None:
+    """PID of the process that holds the lock file, or None if nobody does."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise DaemonError(f"{path}: cannot be read ({error}); are you the owner of this state directory?") from error
+    try:
+        if not _is_taken(handle):
+            return None
+        text = _pid(handle)
+        return int(text) if text.isdigit() else 0
+    finally:
+        os.close(handle)

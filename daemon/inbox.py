@@ -1,0 +1,83 @@
+"""The inbox: files put there become tasks or recorded trajectories, or are put aside with the reason.
+
+`NAME.json` is one task of the owner's own (`FileTask`) or a list of them, `NAME.jsonl` holds
+trajectories as `sleepyctl trajectories` writes them. A file is taken in whole or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from daemon.errors import DaemonError
+from daemon.events import Event
+from daemon.home import Home
+from daemon.life import Life
+from eval.errors import EvalError
+from eval.files import FileTask, save
+from memory.errors import StoreError
+from memory.trajectories import Trajectory
+
+ACCEPTED, REJECTED = "accepted", "rejected"
+MAX_BYTES = 64 << 20
+_TASKS: TypeAdapter[FileTask | list[FileTask]] = TypeAdapter(FileTask | list[FileTask])
+
+
+def take_in(home: Home, life: Life) -> None:
+    """Take in every file of the inbox, in the order of their names."""
+    for path in sorted(home.inbox.glob("*.json*")):
+        if not path.is_file() or path.is_symlink():
+            continue
+        try:
+            if path.stat().st_size > MAX_BYTES:
+                raise DaemonError(f"larger than {MAX_BYTES >> 20} MiB")
+            count = _trajectories(path, life) if path.suffix == ".jsonl" else _tasks(path, home, life)
+        except (DaemonError, EvalError, StoreError, ValidationError, OSError, ValueError) as error:
+            why = _short(error)
+            target = _move(path, home.inbox / REJECTED)
+            target.with_name(target.name + ".why").write_text(why + "\n", encoding="utf-8")
+            life.log.error(Event.INBOX_REJECTED, file=path.name, error=why)
+        else:
+            _move(path, home.inbox / ACCEPTED)
+            life.log.info(Event.INBOX_ACCEPTED, file=path.name, tasks=count)
+            life.poke()
+
+
+def _tasks(path: Path, home: Home, life: Life) -> int:
+    found = _TASKS.validate_json(path.read_bytes())
+    tasks = found if isinstance(found, list) else [found]
+    known = {task.id for task in life.store.tasks()}
+    for task in tasks:
+        if task.task.id in known:
+            raise DaemonError(f"task {task.task.id} is known already; give it another id")
+        known.add(task.task.id)
+    for task in tasks:
+        save(home.tasks, task)
+        life.store.add_task(task.task)
+    return len(tasks)
+
+
+def _trajectories(path: Path, life: Life) -> int:
+    lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+    trajectories = [Trajectory.model_validate(json.loads(line)) for line in lines]
+    life.store.import_trajectories(trajectories)
+    return len(trajectories)
+
+
+def _move(path: Path, folder: Path) -> Path:
+    folder.mkdir(mode=0o700, exist_ok=True)
+    target = folder / path.name
+    number = 1
+    while target.exists():
+        target = folder / f"{path.stem}.{number}{path.suffix}"
+        number += 1
+    return path.rename(target)
+
+
+def _short(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        lines = [f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors()[:5]]
+        return "; ".join(lines)
+    return str(error)[:1_000]

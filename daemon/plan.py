@@ -1,0 +1,78 @@
+"""What comes next, computed from the store alone: which tasks, whether a night is worth it, and from what.
+
+Nothing here needs a model, so that `status` and `sleep-now --dry-run` answer at once.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence, Set
+
+from pydantic import BaseModel
+
+from daemon.config import Config, TasksConfig
+from daemon.home import Home
+from memory.store import Store
+from memory.trajectories import Outcome, Result
+
+LEARNABLE_LATER = (Outcome.UNRESOLVED, Outcome.GAVE_UP, Outcome.OUT_OF_BUDGET)
+
+
+class NightPlan(BaseModel):
+    """What a night held now would learn from, and whether it would be held."""
+
+    would_sleep: bool
+    why: str
+    new_results: int
+    replayed: int
+    own_successes: dict[str, int]
+    merged_fixes: dict[str, int]
+
+
+def next_tasks(config: TasksConfig, done: Set[str], count: int) -> list[str]:
+    """Ids of the next `count` tasks without a result, in the stream's order; fewer where it ends."""
+    found: list[str] = []
+    number = 0
+    while len(found) < count and (not config.count or number < config.count):
+        for repo in config.repos:
+            identity = f"{repo}-stream-{config.seed}-{number}"
+            if identity not in done and len(found) < count:
+                found.append(identity)
+        number += 1
+    return found
+
+
+def own_tasks(store: Store, home: Home, done: Set[str]) -> list[str]:
+    """Ids of the owner's own tasks that have no result yet, in the order in which they came."""
+    there = {path.stem for path in home.tasks.glob("*.json")}
+    return [task.id for task in store.tasks() if task.id in there and task.id not in done] if there else []
+
+
+def replay(results: Sequence[Result], config: Config) -> list[Result]:
+    """The results a night replays: the latest ones, oldest first."""
+    usable = [r for r in results if r.outcome is not Outcome.INFRASTRUCTURE_FAILURE]
+    return usable[-config.sleep.replay_tasks :]
+
+
+def plan_night(results: Sequence[Result], slept_until: int, config: Config) -> NightPlan:
+    """Whether a night would be held now, and why; `slept_until` is how many results the last night knew."""
+    chosen = replay(results, config)
+    own = Counter(r.repo for r in chosen if r.outcome is Outcome.RESOLVED)
+    merged = Counter(r.repo for r in chosen if config.night.merged_fixes and r.outcome in LEARNABLE_LATER)
+    new = sum(r.outcome is not Outcome.INFRASTRUCTURE_FAILURE for r in results[slept_until:])
+    learnable = own.total() + merged.total()
+    if learnable < config.sleep.min_resolved:
+        would = False
+        why = f"too little verified data: {learnable} tasks can be learnt from, {config.sleep.min_resolved} are asked for"
+    elif new <= 0:
+        would, why = False, "no task has ended since the last night"
+    else:
+        would, why = True, f"{new} tasks have ended since the last night, {learnable} of {len(chosen)} can be learnt from"
+    return NightPlan(
+        would_sleep=would,
+        why=why,
+        new_results=new,
+        replayed=len(chosen),
+        own_successes=dict(sorted(own.items())),
+        merged_fixes=dict(sorted(merged.items())),
+    )

@@ -1,0 +1,77 @@
+"""The commented configuration file that `sleepyctl init` writes: every setting with its meaning and default."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import textwrap
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from daemon.config import Config, load_config
+from daemon.errors import DaemonError
+
+HEAD = """\
+# Configuration of sleepyd. A line that begins with #name shows a default; take the # away to change it.
+# A change is taken over at once while the daemon runs; an invalid one is refused and told in `sleepyctl status`.
+# The environment overrides it: SLEEPYD_SLEEP__WINDOW="23:00-05:00" is `window` in [sleep].
+"""
+WIDTH = 110
+
+
+def write_config(path: Path, model: str, tasks: str, force: bool) -> None:
+    """Write the file, whole or not at all.
+
+    Raises:
+        DaemonError: if it is there already and not to be replaced, model or tasks are unknown, or it cannot be written.
+    """
+    if path.exists() and not force:
+        raise DaemonError(f"{path} is there already; edit it, or replace it with --force")
+    text = render(Config(), {"model.kind": model, "tasks.source": tasks})
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # for the owner alone
+        temporary = Path(name)
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            load_config(temporary, {})
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except DaemonError as error:
+        raise DaemonError(str(error).replace(name, "sleepyctl init")) from error
+    except (OSError, UnicodeEncodeError) as error:
+        raise DaemonError(f"{path} cannot be written ({error})") from error
+
+
+def render(config: Config, chosen: dict[str, str]) -> str:
+    """The file's text; `chosen` settings are in force, all others are shown as defaults."""
+    return HEAD + "".join(_tables(config, "", chosen))
+
+
+def _tables(settings: BaseModel, prefix: str, chosen: dict[str, str]) -> list[str]:
+    lines: list[str] = []
+    inner: list[str] = []
+    for name, field in type(settings).model_fields.items():
+        value = getattr(settings, name)
+        if isinstance(value, BaseModel):
+            inner += _tables(value, f"{prefix}{name}.", chosen)
+            continue
+        if field.description:
+            lines += [f"# {line}\n" for line in textwrap.wrap(" ".join(field.description.split()), WIDTH)]
+        mark, value = ("", chosen[f"{prefix}{name}"]) if f"{prefix}{name}" in chosen else ("#", value)
+        lines.append(f"{mark}{name} = {_toml(value)}\n")
+    if not prefix or not lines:
+        return lines + inner
+    about = (type(settings).__doc__ or "").strip().split("\n")[0]
+    return [f"\n# {about}\n", f"[{prefix.rstrip('.')}]\n", *lines, *inner]
+
+
+def _toml(value: Any) -> str:
+    """A TOML literal; JSON's are TOML's for text, numbers, truth values and lists."""
+    return json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False)

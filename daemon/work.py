@@ -1,0 +1,206 @@
+"""The work itself, wherever it runs: the next tasks of the day, and one night.
+
+Everything that needs a model lives behind this module and runs in the worker process, so that
+the daemon stays small and a crash here costs nothing but time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from agent.errors import SandboxError
+from agent.loop import NoRecorder
+from agent.pocket.model import PocketModel
+from agent.sandbox.base import Sandbox
+from agent.sandbox.ladder import probe
+from consolidation.adapters import AdapterStore
+from consolidation.night import Sleeper
+from consolidation.pairs import Pair
+from consolidation.skill import Publisher
+from consolidation.trainers.base import Progress
+from consolidation.trainers.child import ChildTrainer
+from daemon.config import Config
+from daemon.events import Event
+from daemon.home import Home
+from daemon.plan import next_tasks, own_tasks, replay
+from eval.experience import pairs_of_day
+from eval.files import FileStream
+from eval.guards import BaseSkillGuard
+from eval.play import Player
+from eval.pocket.rehearsal import rehearsal_pairs
+from eval.pocket.stream import PocketStream
+from memory.nights import Night
+from memory.store import Store
+from memory.tasks import TaskStream
+from memory.trajectories import Outcome, Result, Step, Trajectory
+
+Emit = Callable[..., None]
+"""Called with an event's name and its fields."""
+PROGRESS_SECONDS = 1.0
+
+
+class Stopped(BaseException):
+    """The owner wants an end; what is open stays open and is taken up again.
+
+    No `Exception`: nothing on the way may take it for a failure.
+    """
+
+
+class Work:
+    """Day and night on one state directory. `stopping` is asked at every safe point."""
+
+    def __init__(self, home: Home, config: Config, store: Store, emit: Emit, stopping: Callable[[], bool]) -> None:
+        self.home, self.config, self.store, self.emit = home, config, store, emit
+        self.stopping = stopping
+        self.sandbox = probe(trusted_generated=True)
+        self.model = PocketModel(threads=config.model.threads or config.night.threads)
+        self.publisher = Publisher(home.live, AdapterStore(home.adapters))
+
+    def checkpoint(self) -> None:
+        """A safe point: raises `Stopped` if the owner wants an end."""
+        if self.stopping():
+            raise Stopped
+
+    def play(self, count: int) -> dict[str, int]:
+        """Work on the next `count` tasks at once; each ends in one result, unless the infrastructure failed."""
+        done = {result.task_id for result in self.store.results()}
+        own = own_tasks(self.store, self.home, done)
+        sandbox, stream, held = self.sandbox, None, 0
+        if own:
+            try:
+                sandbox, stream = probe(trusted_generated=False), FileStream(self.home.tasks, own[:count])
+            except SandboxError:
+                held = len(own)
+        if stream is None:
+            stream = PocketStream.of(next_tasks(self.config.tasks, done, count))
+            for task in stream.tasks():
+                self.store.add_task(task)
+        player = Player(self.model, sandbox, _DayRecorder(self), self.config.budget)
+        ended = list(player.play(stream, stream.tasks(), self.publisher.routes()))
+        return {
+            "taken": len(stream.tasks()),
+            "resolved": sum(t.resolved for t in ended),
+            "failed": sum(t.outcome is Outcome.INFRASTRUCTURE_FAILURE for t in ended),
+            "held": held,
+        }
+
+    def _is_own(self, task_id: str) -> bool:
+        return (self.home.tasks / f"{task_id}.json").is_file()
+
+    def night(self, night: Night | None) -> dict[str, Any]:
+        """One night, or the rest of an open one.
+
+        Raises:
+            TrainingCrashed: it can go on.
+            ConsolidationError: it is over without a promotion.
+        """
+        config = self.config
+        guard = BaseSkillGuard(
+            Player(self.model, self.sandbox, _SafePoints(self), config.budget),
+            config.tasks.repos,
+            config.guard.tasks,
+            config.tasks.seed,
+        )
+        last = 0.0
+
+        def on_step(repo: str, progress: Progress) -> None:
+            nonlocal last
+            self.checkpoint()
+            if time.monotonic() - last > PROGRESS_SECONDS or progress.step == progress.steps:
+                last = time.monotonic()
+                self.emit(Event.TRAINING_PROGRESS, repo=repo, **progress.model_dump())
+
+        def on_phase(phase: str) -> None:
+            self.checkpoint()
+            self.emit(Event.NIGHT_STEP, step=phase)
+
+        sleeper = Sleeper(
+            config=config.night,
+            base=self.model.folder,
+            base_hash=self.model.fingerprint,
+            encode=self.model.tokenizer.example,
+            trainer=ChildTrainer(config.resources.training_memory_mb, config.resources.niceness),
+            publisher=self.publisher,
+            recorder=self.store,
+            work=self.home.nights,
+            examine=guard.examine,
+            on_step=on_step,
+            on_phase=on_phase,
+        )
+        night = night or sleeper.open()
+        self.emit(Event.NIGHT_OPENED, night=night.id)
+        report = sleeper.sleep(self._pairs, guard.held_out, night)
+        verdict = report.night.verdict
+        assert verdict is not None
+        self.emit(Event.NIGHT_VERDICT, night=night.id, promoted=verdict.promoted, why=verdict.why, numbers=verdict.numbers)
+        return {"night": night.id, "promoted": verdict.promoted, "why": verdict.why}
+
+    def _pairs(self) -> list[Pair]:
+        chosen = replay(self.store.results(), self.config)
+        own = [result for result in chosen if self._is_own(result.task_id)]
+        pocket = [result for result in chosen if not self._is_own(result.task_id)]
+        pairs = self._pairs_of(PocketStream.of(r.task_id for r in pocket), pocket, self.sandbox)
+        if own:
+            pairs += self._pairs_of(FileStream(self.home.tasks, (r.task_id for r in own)), own, probe(trusted_generated=False))
+        for repo in self.config.tasks.repos:
+            pairs += rehearsal_pairs(repo, self.config.night.rehearsal, self.config.night.seed)
+        return pairs
+
+    def _pairs_of(self, stream: TaskStream, results: Sequence[Result], sandbox: Sandbox) -> list[Pair]:
+        played = [self.store.trajectory(result.trajectory_id) for result in results]
+        return pairs_of_day(stream, played, sandbox, self.config.night.merged_fixes, _SafePoints(self))
+
+
+class _SafePoints(NoRecorder):
+    """Records nothing, and makes every step a safe point."""
+
+    def __init__(self, work: Work) -> None:
+        self.work = work
+
+    def stepped(self, trajectory: Trajectory, step: Step) -> None:
+        """See `Recorder`."""
+        self.work.checkpoint()
+
+
+class _DayRecorder:
+    """Writes attempts to the store as they happen; an attempt that was not lost to the infrastructure settles its task."""
+
+    def __init__(self, work: Work) -> None:
+        self.work = work
+
+    def began(self, trajectory: Trajectory) -> None:
+        """See `Recorder`."""
+        self.work.checkpoint()
+        self.work.store.began(trajectory)
+        self.work.emit(Event.TASK_STARTED, task=trajectory.task_id, trajectory=trajectory.id)
+
+    def stepped(self, trajectory: Trajectory, step: Step) -> None:
+        """See `Recorder`."""
+        self.work.store.stepped(trajectory, step)
+        self.work.checkpoint()
+
+    def ended(self, trajectory: Trajectory) -> None:
+        """See `Recorder`."""
+        work = self.work
+        lost = trajectory.outcome is Outcome.INFRASTRUCTURE_FAILURE
+        again = lost and work.store.failures(trajectory.task_id) < work.config.day.retries
+        work.store.ended(trajectory, settles=not again)
+        fields = {
+            "task": trajectory.task_id,
+            "trajectory": trajectory.id,
+            "outcome": trajectory.outcome,
+            "why": trajectory.reason,
+        }
+        work.emit(Event.TASK_RETRIED if again else Event.TASK_ENDED, steps=len(trajectory.steps), **fields)
+
+
+@contextmanager
+def working(home: Home, config: Config, emit: Emit, stopping: Callable[[], bool]) -> Iterator[Work]:
+    """The work on a state directory; attempts that a killed process left open are closed as interrupted first."""
+    with Store(home.store) as store:
+        if lost := store.interrupted():
+            emit(Event.TASK_INTERRUPTED, attempts=lost)
+        yield Work(home, config, store, emit, stopping)

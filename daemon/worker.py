@@ -1,0 +1,114 @@
+"""The worker process: does what the daemon asks, one thing at a time, and tells what happens.
+
+Requests come as one JSON object per line on standard input, events and one reply per request go
+out the same way. SIGTERM asks for an end at the next safe point; the end of standard input is the
+end of the daemon, and ends this process at once, wherever it is.
+
+    python -m daemon.worker STATE_DIRECTORY
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+from contextlib import ExitStack
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from daemon.config import Config
+from daemon.home import Home, owned
+
+PREDECESSOR_SECONDS = 20.0
+
+
+class Request(BaseModel):
+    """What the daemon asks for."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    do: Literal["play", "night"]
+    config: Config
+    count: int = 0
+
+
+class Reply(BaseModel):
+    """How a request ended. `error` is for the owner; `kind` names the exception, `stopped` an end that was asked for."""
+
+    done: dict[str, Any] | None = None
+    stopped: bool = False
+    error: str = ""
+    kind: str = ""
+
+
+class Desk:
+    """The worker's side of the two pipes."""
+
+    def __init__(self) -> None:
+        self.stopping = False
+        self._out = threading.Lock()
+        self._requests: queue.SimpleQueue[str] = queue.SimpleQueue()
+        signal.signal(signal.SIGTERM, self._stop)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self.stopping = True
+
+    def _listen(self) -> None:
+        for line in sys.stdin:
+            self._requests.put(line)
+        os._exit(0)  # the daemon is gone; what is open stays open for the next one
+
+    def next(self) -> Request:
+        """Wait for a request."""
+        return Request.model_validate_json(self._requests.get())
+
+    def emit(self, event: str, **fields: object) -> None:
+        """Tell the daemon about an event."""
+        self._write({"event": event, "fields": fields})
+
+    def reply(self, reply: Reply) -> None:
+        """Answer the request."""
+        self._write({"reply": reply.model_dump()})
+
+    def _write(self, message: dict[str, object]) -> None:
+        with self._out:
+            sys.stdout.write(json.dumps(message, default=str) + "\n")
+            sys.stdout.flush()
+
+
+def serve(home: Home, desk: Desk) -> None:
+    """Answer requests until a stop is asked for."""
+    from daemon.work import Stopped, working
+
+    while not desk.stopping:
+        request = desk.next()
+        try:
+            with working(home, request.config, desk.emit, lambda: desk.stopping) as work:
+                done = work.play(request.count) if request.do == "play" else work.night(work.store.open_night_now())
+        except Stopped:
+            desk.reply(Reply(stopped=True))
+        except Exception as error:  # noqa: BLE001  (whatever it is, the daemon decides what becomes of it)
+            desk.reply(Reply(error=str(error)[:2_000] or repr(error), kind=type(error).__name__))
+        else:
+            desk.reply(Reply(done=done))
+
+
+def main() -> None:
+    """Command line."""
+    home = Home(Path(sys.argv[1]))
+    desk = Desk()
+    with ExitStack() as stack:
+        stack.enter_context(owned(home.worker_lock, "a worker", PREDECESSOR_SECONDS))
+        serve(home, desk)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""The daemon's side of the worker process: start it, ask it, end it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from daemon.errors import DaemonError
+from daemon.home import Home
+from daemon.worker import Reply, Request
+
+LINE_LIMIT = 1 << 20
+ERRORS = "worker.stderr"
+OnEvent = Callable[[str, dict[str, Any]], None]
+
+
+class WorkerDied(DaemonError):
+    """The worker process ended without an answer; what it was doing can be taken up again."""
+
+
+class Worker:
+    """At most one worker process, started when there is something to do."""
+
+    def __init__(self, home: Home, on_event: OnEvent) -> None:
+        self.home = home
+        self.on_event = on_event
+        self.busy = False
+        self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """PID of the process, or None while there is none."""
+        alive = self._process is not None and self._process.returncode is None
+        return self._process.pid if alive and self._process is not None else None
+
+    async def ask(self, request: Request) -> Reply:
+        """Have a request carried out; events are handed on as they come.
+
+        Raises:
+            WorkerDied: the process ended before it answered.
+        """
+        process = await self._running()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self.busy = True
+        try:
+            process.stdin.write(request.model_dump_json().encode() + b"\n")
+            await process.stdin.drain()
+            while line := await process.stdout.readline():
+                message = json.loads(line)
+                if "reply" in message:
+                    reply = Reply.model_validate(message["reply"])
+                    if reply.stopped:  # it is on its way out
+                        await self.close()
+                    return reply
+                self.on_event(message["event"], message["fields"])
+        except (ConnectionError, ValueError):
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()  # the pipe is broken, or what came through it is no message
+        finally:
+            self.busy = False
+        code = await process.wait()
+        self._process = None
+        raise WorkerDied(f"the worker process ended with status {code}{self._last_words()}")
+
+    async def _running(self) -> asyncio.subprocess.Process:
+        if self._process is None or self._process.returncode is not None:
+            with (self.home.logs / ERRORS).open("ab") as errors:
+                errors.truncate(0)
+                self._process = await asyncio.create_subprocess_exec(
+                    sys.executable,
+                    "-m",
+                    "daemon.worker",
+                    str(self.home.root),
+                    stdin=asyncio.subprocess.PIPE,
+                    stdout=asyncio.subprocess.PIPE,
+                    stderr=errors,
+                    limit=LINE_LIMIT,
+                    start_new_session=True,  # a Ctrl-C at the terminal is the daemon's to handle
+                )
+            self.on_event("worker.started", {"pid": self._process.pid})
+        return self._process
+
+    def _last_words(self) -> str:
+        with contextlib.suppress(OSError):
+            lines = (self.home.logs / ERRORS).read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            return f": {lines[-1]}" if lines else ""
+        return ""
+
+    def request_stop(self) -> None:
+        """Ask for an end of what it is doing at the next safe point."""
+        if self.busy:
+            self._signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End what it is doing now; it can be taken up again."""
+        if self.busy:
+            self._signal(signal.SIGKILL)
+
+    def _signal(self, number: int) -> None:
+        if self._process is not None and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(number)
+
+    async def close(self) -> None:
+        """End an idle worker and wait for it."""
+        process, self._process = self._process, None
+        if process is None or process.returncode is not None:
+            return
+        assert process.stdin is not None
+        process.stdin.close()
+        try:
+            await asyncio.wait_for(process.wait(), 5)
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+        self.on_event("worker.exited", {"code": process.returncode})
