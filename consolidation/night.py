@@ -191,7 +191,9 @@ class Sleeper:
             context=self.config.context,
         )
         examples = [Example(ids=ids, own=own, rehearsal=pair.source != "merged_fix") for pair, (ids, own) in data]
-        trained = self.trainer.fit(job, examples, self.work / night.id / repo, lambda progress: self.on_step(repo, progress))
+        trained = self.trainer.fit(
+            job, examples, self.work / night.id / f"train-{repo}", lambda progress: self.on_step(repo, progress)
+        )
         manifest = Manifest(
             created_at=datetime.now(UTC),
             base=self.base_hash,

@@ -48,7 +48,7 @@ class Publisher:
     def make_live(self, adapters: Mapping[str, str]) -> None:
         """Put a routing table to work; every adapter's bytes are checked first. What is live already stays as it is."""
         self.routes(adapters)
-        if self.live() == dict(adapters):
+        if (self.folder / LIVE).exists() and self.live() == dict(adapters):
             return
         self._write(PREVIOUS, self.live())
         self._write(LIVE, adapters)

@@ -147,6 +147,8 @@ class ResourceConfig(_Settings):
     """No task is taken, and no night begun, with less free space (MiB) than this."""
     nights_mb: int = Field(default=2_048, ge=1)
     """Working files of past nights (MiB); the oldest are removed first."""
+    trajectories_mb: int = Field(default=4_096, ge=1)
+    """The store (MiB). Beyond it the turns of the oldest trajectories are forgotten; their outcomes never are."""
     adapters_mb: int = Field(default=2_048, ge=1)
     """Adapters (MiB) beyond those that are live, previous or pinned; the oldest are removed first."""
 

@@ -18,7 +18,20 @@ from daemon.errors import DaemonError
 from daemon.home import Home, owner
 from daemon.resources import free_mb
 
-PACKAGES = ("torch", "transformers", "peft", "tokenizers", "safetensors", "sqlalchemy", "pydantic", "apscheduler", "watchdog")
+PACKAGES = (
+    "fastapi",
+    "uvicorn",
+    "structlog",
+    "torch",
+    "transformers",
+    "peft",
+    "tokenizers",
+    "safetensors",
+    "sqlalchemy",
+    "pydantic",
+    "apscheduler",
+    "watchdog",
+)
 EARLIEST = datetime(2026, 1, 1, tzinfo=UTC)
 DAMAGED = "see docs/daemon.md, When the store is damaged"
 

@@ -105,6 +105,8 @@ class Home:
         try:
             if (stranger := self.stranger()) is not None:  # asked before anything of theirs is changed
                 raise DaemonError(f"{self.root} belongs to user {stranger}; run as that user, or choose another --home")
+            if self.root.is_dir() and any(self.root.iterdir()) and not self.is_ours():
+                raise DaemonError(f"{self.root} holds other things than a daemon's; choose an empty or new folder with --home")
             for folder in (self.root, self.logs, self.live, self.adapters, self.nights, self.tasks, self.inbox):
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             self.root.chmod(0o700)
@@ -126,6 +128,10 @@ class Home:
             return None
         uid = self.root.stat().st_uid
         return uid if uid != os.getuid() else None
+
+    def is_ours(self) -> bool:
+        """Whether a daemon or `init` has been here."""
+        return any(path.exists() for path in (self.config, self.lock, self.store, self.inbox))
 
     def is_private(self) -> bool:
         """Whether nobody but the owner can look in."""

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from pydantic import ValidationError
+
 from consolidation.adapters import AdapterStore
 from consolidation.errors import AdapterError
 from consolidation.skill import Publisher
@@ -23,7 +25,7 @@ from daemon.config import Config
 from daemon.events import Event
 from daemon.home import Home
 from daemon.logs import Logger
-from daemon.plan import NightPlan, next_tasks, own_tasks, plan_night
+from daemon.plan import NightPlan, next_tasks, own_tasks, plan_night, replay
 from daemon.resources import clean_up, free_mb, rss_mb
 from daemon.schedule import NightSchedule
 from daemon.states import FOLLOWING, State
@@ -136,6 +138,8 @@ class Life:
 
     def use(self, config: Config) -> None:
         """Work under another configuration from the next batch or night on."""
+        if config.sleep != self.config.sleep:
+            self._count_as_held(self.now())  # a window that is moved into the past opens tomorrow
         self.config, self.config_problem = config, ""
         self.poke()
 
@@ -149,6 +153,7 @@ class Life:
         if self.store.note(SCHEDULE_HELD) is None:
             self._count_as_held(self.now())  # what opened before the first start is over
         self.tick()
+        self._clean_up()
         try:
             while not self.wishes.stop:
                 await self._once()
@@ -264,7 +269,7 @@ class Life:
             self.log.info(
                 Event.NIGHT_CLOSED, night=nights[-1].id, promoted=promoted, why=verdict.why if verdict else nights[-1].error
             )
-            clean_up(self.home, self.config.resources, self.publisher, self.store, self.log)
+            self._clean_up()
 
     async def _ask(self, request: Request) -> Reply | None:
         """What the worker answers; None if it died."""
@@ -361,6 +366,11 @@ class Life:
             self.store.close_night(night.model_copy(update={"ended_at": self.now(), "verdict": verdict, "error": why[:500]}))
             self.log.error(Event.NIGHT_FAILED, night=night.id, error=why)
 
+    def _clean_up(self) -> None:
+        """Keep within the disk budget; what the next night replays is kept."""
+        keep = {result.trajectory_id for result in replay(self.results, self.config)}
+        clean_up(self.home, self.config.resources, self.publisher, self.store, self.log, keep)
+
     def _low_disk(self) -> bool:
         floor, free = self.config.resources.free_disk_mb, free_mb(self.home.root)
         low = free < floor
@@ -387,7 +397,10 @@ class Life:
     def _night_config(self) -> Config:
         """The configuration a night was begun with holds until its end."""
         text = self.store.note(NIGHT_CONFIG)
-        return Config.model_validate_json(text) if text else self.config
+        try:
+            return Config.model_validate_json(text) if text else self.config
+        except ValidationError:  # another version's: the night ends without a verdict, because its configuration changed
+            return self.config
 
     def _enter(self, state: State, why: str = "") -> None:
         if state is self.state:

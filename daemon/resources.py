@@ -10,6 +10,7 @@ import json
 import resource
 import shutil
 import sys
+from collections.abc import Set
 from pathlib import Path
 
 from consolidation.errors import AdapterError
@@ -55,15 +56,24 @@ def pin(store: Store, adapter: str, keep: bool) -> None:
     store.set_note(PINNED, json.dumps(sorted(chosen)))
 
 
-def clean_up(home: Home, config: ResourceConfig, publisher: Publisher, store: Store, log: Logger) -> list[Path]:
-    """Remove what is over budget, oldest first; returns what was removed."""
+def clean_up(
+    home: Home, config: ResourceConfig, publisher: Publisher, store: Store, log: Logger, replayed: Set[str] = frozenset()
+) -> list[Path]:
+    """Remove what is over budget, oldest first; returns the folders that were removed.
+
+    Of trajectories only the turns go, and not those of the `replayed` ones; their outcomes and the results of their
+    tasks stay.
+    """
+    if forgotten := store.forget_turns(config.trajectories_mb << 20, replayed):
+        log.info(Event.CLEANUP_REMOVED, path=home.store, trajectories=forgotten)
     night = store.open_night_now()
     open_nights = {night.id} if night is not None else set()
     keep = pinned(store)
     try:
         keep |= set(publisher.live().values()) | set(publisher.previous().values())
     except AdapterError:
-        return []  # what is live is not known: nothing is safe to remove
+        log.warning(Event.DAEMON_ERROR, where="clean-up", error="what is live cannot be read, so no adapter is removed")
+        return []
     if night is not None:
         keep |= {str(result["adapter"]) for result in store.step_results(night.id) if "adapter" in result}
     return _shrink(home.nights, config.nights_mb, open_nights, log) + _shrink(home.adapters, config.adapters_mb, keep, log)

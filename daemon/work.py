@@ -26,6 +26,7 @@ from daemon.config import Config
 from daemon.events import Event
 from daemon.home import Home
 from daemon.plan import next_tasks, own_tasks, replay
+from eval.errors import EvalError
 from eval.experience import pairs_of_day
 from eval.files import FileStream
 from eval.guards import BaseSkillGuard
@@ -67,11 +68,11 @@ class Work:
     def play(self, count: int) -> dict[str, int]:
         """Work on the next `count` tasks at once; each ends in one result, unless the infrastructure failed."""
         done = {result.task_id for result in self.store.results()}
-        own = own_tasks(self.store, self.home, done)
+        own = self._sound(own_tasks(self.store, self.home, done)[:count])
         sandbox, stream, held = self.sandbox, None, 0
         if own:
             try:
-                sandbox, stream = probe(trusted_generated=False), FileStream(self.home.tasks, own[:count])
+                sandbox, stream = probe(trusted_generated=False), FileStream(self.home.tasks, own)
             except SandboxError:
                 held = len(own)
         if stream is None:
@@ -86,6 +87,20 @@ class Work:
             "failed": sum(t.outcome is Outcome.INFRASTRUCTURE_FAILURE for t in ended),
             "held": held,
         }
+
+    def _sound(self, own: list[str]) -> list[str]:
+        """Those whose file can be read; a damaged one is put aside, so that it holds up nothing."""
+        sound = []
+        for identity in own:
+            try:
+                FileStream(self.home.tasks, [identity])
+            except EvalError as error:
+                path = self.home.tasks / f"{identity}.json"
+                path.replace(path.with_suffix(".damaged"))
+                self.emit(Event.INBOX_REJECTED, file=path.name, error=str(error))
+            else:
+                sound.append(identity)
+        return sound
 
     def _is_own(self, task_id: str) -> bool:
         return (self.home.tasks / f"{task_id}.json").is_file()

@@ -12,7 +12,7 @@ import os
 import sqlite3
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -199,6 +199,25 @@ class Store:
             rows = connection.execute(chosen.where(RESULTS.c.number >= since).order_by(RESULTS.c.number)).mappings()
             return [Result.model_validate(dict(row)) for row in rows]
 
+    def forget_turns(self, max_bytes: int, keep: Set[str]) -> int:
+        """Remove the turns of the oldest ended attempts until the store holds at most `max_bytes`; returns of how many.
+
+        Attempts in `keep`, and everything but turns, stay. The space is used again; the file itself does not shrink.
+        """
+        ended = select(TRAJECTORIES.c.id).where(TRAJECTORIES.c.outcome.is_not(None))
+        with_turns = ended.where(TRAJECTORIES.c.id.in_(select(STEPS.c.trajectory_id)))
+        forgotten = 0
+        with self._write() as connection:
+            if _used(connection) <= max_bytes:
+                return 0
+            for identity in connection.execute(with_turns.order_by(TRAJECTORIES.c.started_at)).scalars().all():
+                if identity not in keep:
+                    connection.execute(delete(STEPS).where(STEPS.c.trajectory_id == identity))
+                    forgotten += 1
+                    if _used(connection) <= max_bytes:
+                        break
+        return forgotten
+
     def check(self) -> str:
         """What SQLite finds wrong with the file (PRAGMA integrity_check); nothing if it is sound."""
         with self._read() as connection:
@@ -353,6 +372,14 @@ class Store:
         # Threads queue here: SQLite's own waiting is polling, and unfair.
         with translated(self.path, what), self._one_writer, self._writer.begin() as connection:
             yield connection
+
+
+def _used(connection: Connection) -> int:
+    """Bytes of the pages that hold something."""
+    size, pages, free = (
+        int(connection.exec_driver_sql(f"PRAGMA {name}").scalar_one()) for name in ("page_size", "page_count", "freelist_count")
+    )
+    return size * (pages - free)
 
 
 def _begin(connection: Connection) -> None:

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 
 from agent.model import Message
 from agent.pocket.model import WEIGHTS, PocketModel
-from consolidation.errors import ConsolidationError, TrainingRefused
+from consolidation.errors import ConsolidationError, TrainingCrashed, TrainingRefused
 from consolidation.trainers.base import Example, Job, LoraConfig, Progress, check_examples, read_job, write_job
 from consolidation.trainers.child import ChildTrainer
 from consolidation.trainers.torch_lora import fit
@@ -136,3 +137,24 @@ def test_losses_reported_are_means_over_epochs(tmp_path: Path) -> None:
     assert math.isclose(trained.loss_first, sum(seen[:2]) / 2)
     assert math.isclose(trained.loss_last, sum(seen[-2:]) / 2)
     assert json.loads((tmp_path / "out" / "adapter_config.json").read_text())["r"] == 4
+
+
+def test_what_is_served_is_the_stated_share_of_what_was_trained(tmp_path: Path) -> None:
+    for name, share in (("whole", 1.0), ("half", 0.5)):
+        lora = LORA.model_copy(update={"serving_scale": share})
+        fit(JOB.model_copy(update={"lora": lora}), examples(), tmp_path / name, lambda progress: None)
+    model = PocketModel(slots=1)
+    layer = dict(model.network.named_parameters())["model.layers.0.mlp.down_proj.weight"]
+    base = layer.detach().clone()
+    changes = []
+    for name in ("whole", "half"):
+        model.use(tmp_path / name)
+        changes.append(layer.detach().clone() - base)
+    assert torch.allclose(changes[0], 2 * changes[1], atol=1e-5)
+    assert changes[0].abs().max() > 1e-3
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the private memory of a process")
+def test_a_child_over_its_memory_fails_alone_and_can_be_tried_again(tmp_path: Path) -> None:
+    with pytest.raises(TrainingCrashed, match="the training process ended with status"):
+        ChildTrainer(memory_mb=60, niceness=1).fit(JOB, examples(), tmp_path / "job", lambda progress: None)
