@@ -32,9 +32,10 @@ tasks = 8
 [night]
 threads = 1
 [night.lora]
-epochs = 1
+epochs = 4
 batch_size = 2
-rank = 2
+rank = 8
+learning_rate = 0.006
 [night.gate]
 min_tasks = 8
 margin = 0.95

@@ -1,5 +1,6 @@
 """A whole life: the daemon as its owner meets it, and what may befall it."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -64,7 +65,7 @@ def test_a_night_that_was_asked_for_leaves_an_adapter_live_and_its_verdict_on_re
     states = [record["to"] for record in events(slept, "daemon.state")]
     assert states[:5] == ["starting", "awake", "falling asleep", "asleep", "waking"]
     night = events(slept, "night.closed")[0]
-    assert night["id"] == now["last_night"]
+    assert night["night"] == now["last_night"]
     assert {record["config"] for record in events(slept, "task.ended", "night.closed")} == {now["config_hash"]}
 
 
@@ -241,13 +242,10 @@ def test_on_a_full_disk_it_takes_no_task_says_so_and_goes_on_when_there_is_space
     with daemon(home) as process:
         until(lambda: "free some space" in status(home)["holding"], "the complaint")
         assert status(home)["tasks_ended"] == 0
-        with ballast.open("ab") as file:  # now really full: nothing can be written at all
-            try:
-                while True:
-                    file.write(b"\0" * 4096)
-                    file.flush()
-            except OSError:
-                pass
+        with contextlib.suppress(OSError), ballast.open("ab") as file:
+            while True:  # until it is really full: nothing can be written at all
+                file.write(b"\0" * 4096)
+                file.flush()
         run("pause", "--home", str(home))
         time.sleep(1)
         assert process.poll() is None
