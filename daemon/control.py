@@ -190,7 +190,7 @@ class Server(uvicorn.Server):
         """Leave signals alone."""
 
     @property
-    def capture_signals(self) -> Callable[[], Any]:  # type: ignore[override]
+    def capture_signals(self) -> Callable[[], Any]:
         """Leave signals alone."""
         from contextlib import nullcontext
 

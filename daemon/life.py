@@ -187,8 +187,8 @@ class Life:
     async def _play(self) -> bool:
         """The next batch of tasks; False if there is none."""
         config = self.config
-        done = {result.task_id for result in self.results}
-        if not next_tasks(config.tasks, done, 1) and not own_tasks(self.store, self.home, done):
+        over = {result.task_id for result in self.results}
+        if not next_tasks(config.tasks, over, 1) and not own_tasks(self.store, self.home, over):
             return False
         count = config.day.batch
         if config.sleep.after_tasks:

@@ -69,7 +69,8 @@ class Work:
         """Work on the next `count` tasks at once; each ends in one result, unless the infrastructure failed."""
         done = {result.task_id for result in self.store.results()}
         own = self._sound(own_tasks(self.store, self.home, done)[:count])
-        sandbox, stream, held = self.sandbox, None, 0
+        sandbox, held = self.sandbox, 0
+        stream: TaskStream | None = None
         if own:
             try:
                 sandbox, stream = probe(trusted_generated=False), FileStream(self.home.tasks, own)

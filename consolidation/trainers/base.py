@@ -94,7 +94,10 @@ class Trainer(Protocol):
         TrainingRefused: if the data or what came of it is meaningless.
     """
 
-    name: str
+    @property
+    def name(self) -> str:
+        """Which engine trains."""
+        ...
 
     def fit(self, job: Job, examples: Sequence[Example], out: Path, on_step: Callable[[Progress], None]) -> Trained:
         """Train, write the adapter to a folder, report each step."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import Annotated, Any
 
@@ -51,8 +52,8 @@ def status(
         except NoDaemonError:
             _without_daemon(place, as_json)
             raise typer.Exit(3) from None
-        if watch and not as_json:
-            typer.clear()
+        if watch and not as_json and sys.stdout.isatty():
+            typer.echo("\x1b[H\x1b[2J", nl=False)
         print_json(answer) if as_json else typer.echo(_told(answer))
         if not watch:
             return
