@@ -88,6 +88,7 @@ class Candidate:
 
 CANDIDATES = {
     "stand-in": Candidate(FOLDER / "sleepyd", signal.SIGUSR1),
+    "sleepyd": Candidate(Path(sys.executable).with_name("sleepyd"), signal.SIGSTOP),
 }
 
 
