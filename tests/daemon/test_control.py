@@ -22,9 +22,11 @@ from tests.daemon.running import daemon, run, status, until, write_config
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A daemon that has worked through its two tasks."""
+    """A daemon that has worked through its two tasks and has too few for a night."""
     home = tmp_path_factory.mktemp("control")
     write_config(home, count=2, after=0)
+    config = home / "sleepyd.toml"
+    config.write_text(config.read_text().replace("min_resolved = 2", "min_resolved = 50"))
     with daemon(home):
         until(lambda: status(home)["tasks_ended"] == 2, "two tasks")
         yield home
