@@ -11,6 +11,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from consolidation.errors import AdapterError
+from memory.files import sync, write_whole
 
 MANIFEST = "manifest.json"
 ARTEFACTS = ("adapter_config.json", "adapter_model.safetensors")
@@ -74,8 +75,10 @@ class AdapterStore:
             temporary = Path(tempfile.mkdtemp(prefix=".admit-", dir=self.root))
             for name in ARTEFACTS:
                 shutil.copyfile(trained / name, temporary / name)
-            (temporary / MANIFEST).write_text(manifest.model_dump_json(indent=2), encoding="utf-8")
+                sync(temporary / name)
+            write_whole(temporary / MANIFEST, manifest.model_dump_json(indent=2))
             temporary.rename(folder)
+            sync(self.root)
         return self.get(identity)
 
     def get(self, identity: str) -> Adapter:

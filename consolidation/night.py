@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,6 +22,7 @@ from consolidation.gate import GateConfig, Paired, judge
 from consolidation.pairs import Encoder, Pair, filter_pairs
 from consolidation.skill import Publisher, skill_id
 from consolidation.trainers.base import Example, Job, LoraConfig, Progress, Trained, Trainer
+from memory.files import write_whole
 from memory.hashing import content_hash
 from memory.nights import Night, Verdict
 
@@ -173,7 +175,7 @@ class Sleeper:
             )
         for repo in repos:
             mine = [(p, e) for p, e in zip(kept.pairs, kept.encoded, strict=True) if p.repo == repo]
-            done = self._once(report, f"train {repo}", lambda repo=repo, mine=mine: self._train(report.night, repo, mine))  # type: ignore[misc]
+            done = self._once(report, f"train {repo}", partial(self._train, report.night, repo, mine))
             report.trained[repo], report.adapters[repo] = Trained.model_validate(done["trained"]), str(done["adapter"])
         before = self._once(report, "before", lambda: {"live": self.publisher.live()})
         candidate = {**before["live"], **report.adapters}
@@ -248,9 +250,7 @@ def _write_pairs(path: Path, pairs: Sequence[Pair]) -> dict[str, Any]:
     """Write the night's pairs, whole or not at all; the journal keeps their hash."""
     path.parent.mkdir(parents=True, exist_ok=True)
     text = "".join(pair.model_dump_json() + "\n" for pair in pairs)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    write_whole(path, text)
     return {"pairs": len(pairs), "hash": content_hash(text)}
 
 

@@ -7,13 +7,12 @@ the routed system as a whole.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from consolidation.adapters import AdapterStore
 from consolidation.errors import AdapterError
+from memory.files import write_whole
 from memory.hashing import content_hash
 
 LIVE = "live.json"
@@ -71,9 +70,4 @@ class Publisher:
 
     def _write(self, name: str, adapters: Mapping[str, str]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=self.folder)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(dict(adapters), file, sort_keys=True)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(self.folder / name)
+        write_whole(self.folder / name, json.dumps(dict(adapters), sort_keys=True))

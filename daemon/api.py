@@ -92,7 +92,7 @@ class AdapterRow(_Message):
 
 
 class PromoteRequest(_Message):
-    """Serve `repo` (the adapter's whole scope if none is named) with this adapter."""
+    """Serve an adapter's whole scope with it; every other repository keeps what it has."""
 
     adapter: str = Field(min_length=1)
 

@@ -40,7 +40,7 @@ def ask(path: Path, method: str, target: str, body: dict[str, Any] | None = None
         response = connection.getresponse()
         answer = json.loads(response.read())
     except (FileNotFoundError, ConnectionRefusedError) as error:
-        raise NoDaemonError(f"no daemon listens on {path}") from error
+        raise NoDaemonError(f"no daemon runs on {path.parent}; `sleepyctl run` starts one") from error
     except PermissionError as error:
         raise DaemonError(f"{path} belongs to somebody else; run as the daemon's user") from error
     except (OSError, http.client.HTTPException, ValueError) as error:

@@ -1,19 +1,14 @@
-"""The control socket: HTTP and JSON over a Unix socket that only the owner can open."""
+"""What the control socket answers: HTTP and JSON, typed, with an OpenAPI document."""
 
 from __future__ import annotations
 
-import os
-import socket
-import stat
-from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Any
 
-import uvicorn
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
+from consolidation.adapters import Adapter
 from consolidation.errors import ConsolidationError
 from daemon.api import (
     Accepted,
@@ -31,8 +26,21 @@ from daemon.events import Event
 from daemon.life import Life
 from daemon.resources import pin
 from daemon.states import State
-from daemon.views import Metrics, NightRow, TaskRow, adapter_rows, metrics, night_rows, promoted_adapters, task_rows
-from memory.errors import StoreError
+from daemon.status import status_of
+from daemon.views import (
+    Metrics,
+    NightRow,
+    TaskRow,
+    TrajectoryRow,
+    adapter_rows,
+    metrics,
+    night_rows,
+    promoted_adapters,
+    task_rows,
+    trajectory_rows,
+)
+from memory.errors import RecordError, StoreError
+from memory.trajectories import Trajectory
 
 Last = Annotated[int | None, Query(ge=1, le=1_000_000, description="Only the last so many.")]
 REFUSALS: dict[int | str, dict[str, Any]] = {409: {"model": Problem}, 422: {"model": Problem}, 503: {"model": Problem}}
@@ -68,11 +76,11 @@ def control(life: Life) -> FastAPI:
 
     @app.get("/status")
     async def status() -> Status:
-        return life.status()
+        return status_of(life)
 
     @app.post("/sleep")
     async def sleep(request: SleepRequest) -> SleepAnswer:
-        nights = life.status().nights
+        nights = status_of(life).nights
         if request.dry_run:
             return SleepAnswer(accepted=False, plan=life.plan(), nights=nights)
         if life.state is State.PAUSED:
@@ -107,6 +115,17 @@ def control(life: Life) -> FastAPI:
     async def tasks(last: Last = None) -> list[TaskRow]:
         return task_rows(life.store, last)
 
+    @app.get("/trajectories")
+    async def trajectories(last: Annotated[int, Query(ge=1, le=10_000)] = 20) -> list[TrajectoryRow]:
+        return trajectory_rows(life.store, last)
+
+    @app.get("/trajectories/{identity}")
+    async def trajectory(identity: str) -> Trajectory:
+        try:
+            return life.store.trajectory(identity)
+        except RecordError as error:
+            raise RefusedError(str(error)) from error
+
     @app.get("/nights")
     async def nights(last: Last = None) -> list[NightRow]:
         return night_rows(life.store, last)
@@ -119,15 +138,17 @@ def control(life: Life) -> FastAPI:
     async def adapters() -> list[AdapterRow]:
         return adapter_rows(life.home, life.store)
 
+    @app.get("/adapters/{adapter}")
+    async def adapter(adapter: str) -> Adapter:
+        _known(life, adapter)
+        return life.publisher.adapters.get(adapter)
+
     @app.post("/adapters/promote")
     async def promote(request: PromoteRequest) -> LiveTable:
         _awake(life)
-        if request.adapter not in {row.id for row in adapter_rows(life.home, life.store)}:
-            raise RefusedError(f"no adapter {request.adapter!r}; `sleepyctl adapters list` shows what there is")
+        _known(life, request.adapter)
         if request.adapter not in promoted_adapters(life.store):
-            raise RefusedError(
-                f"{request.adapter} never passed the gate; only what was guarded and promoted can be put to work"
-            )
+            raise RefusedError(f"{request.adapter} never passed the gate; only what was guarded can be put to work")
         scope = life.publisher.adapters.get(request.adapter).manifest.scope
         life.publisher.make_live({**life.publisher.live(), **dict.fromkeys(scope, request.adapter)})
         life.log.info(Event.ADAPTER_PROMOTED, adapter=request.adapter, by="owner")
@@ -142,8 +163,7 @@ def control(life: Life) -> FastAPI:
 
     @app.post("/adapters/pin")
     async def keep(request: PinRequest) -> Accepted:
-        if request.adapter not in {row.id for row in adapter_rows(life.home, life.store)}:
-            raise RefusedError(f"no adapter {request.adapter!r}; `sleepyctl adapters list` shows what there is")
+        _known(life, request.adapter)
         pin(life.store, request.adapter, request.keep)
         return Accepted(what=f"{request.adapter} is {'kept for ever' if request.keep else 'kept as long as there is room'}")
 
@@ -156,49 +176,6 @@ def _awake(life: Life) -> None:
         raise RefusedError("a night is being held; `sleepyctl wake-now` breaks it off, or wait for its end")
 
 
-def bind(path: Path) -> socket.socket:
-    """The listening socket, for the owner alone. The caller holds the lock, so an old socket there is a dead one.
-
-    Raises:
-        DaemonError: if something else lies in its place.
-    """
-    try:
-        found = path.lstat()
-    except FileNotFoundError:
-        pass
-    else:
-        if not stat.S_ISSOCK(found.st_mode) or found.st_uid != os.getuid():
-            raise DaemonError(f"{path} is not a socket of ours; move it away")
-        path.unlink()
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    before = os.umask(0o177)
-    try:
-        listener.bind(str(path))
-    except OSError as error:
-        listener.close()
-        raise DaemonError(f"{path}: no socket can be made there ({error})") from error
-    finally:
-        os.umask(before)
-    listener.listen(64)
-    return listener
-
-
-class Server(uvicorn.Server):
-    """uvicorn without signal handlers of its own: signals belong to the daemon."""
-
-    def install_signal_handlers(self) -> None:
-        """Leave signals alone."""
-
-    @property
-    def capture_signals(self) -> Callable[[], Any]:
-        """Leave signals alone."""
-        from contextlib import nullcontext
-
-        return nullcontext
-
-
-def server(app: FastAPI) -> Server:
-    """A quiet server for the control socket; `serve(sockets=[...])` runs it."""
-    return Server(
-        uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=2, loop="none")
-    )
+def _known(life: Life, adapter: str) -> None:
+    if adapter not in {row.id for row in adapter_rows(life.home, life.store)}:
+        raise RefusedError(f"no adapter {adapter!r}; `sleepyctl adapters list` shows what there is")

@@ -15,3 +15,7 @@ class NoDaemonError(DaemonError):
 
 class RefusedError(DaemonError):
     """The daemon understood what was asked and will not do it now."""
+
+
+class FilterError(DaemonError):
+    """A filter that could never match; the text names the nearest one that could."""

@@ -6,7 +6,8 @@ trajectories as `sleepyctl trajectories` writes them. A file is taken in whole o
 
 from __future__ import annotations
 
-import json
+import asyncio
+import contextlib
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -16,8 +17,9 @@ from daemon.events import Event
 from daemon.home import Home
 from daemon.life import Life
 from eval.errors import EvalError
-from eval.files import FileTask, save
+from eval.files import FileTask, is_saved, save
 from memory.errors import StoreError
+from memory.store import Store
 from memory.trajectories import Trajectory
 
 ACCEPTED, REJECTED = "accepted", "rejected"
@@ -25,44 +27,50 @@ MAX_BYTES = 64 << 20
 _TASKS: TypeAdapter[FileTask | list[FileTask]] = TypeAdapter(FileTask | list[FileTask])
 
 
-def take_in(home: Home, life: Life) -> None:
-    """Take in every file of the inbox, in the order of their names."""
+async def take_in(home: Home, life: Life) -> None:
+    """Take in every file of the inbox, in the order of their names; the event loop goes on meanwhile."""
     for path in sorted(home.inbox.glob("*.json*")):
         if not path.is_file() or path.is_symlink():
             continue
         try:
-            if path.stat().st_size > MAX_BYTES:
-                raise DaemonError(f"larger than {MAX_BYTES >> 20} MiB")
-            count = _trajectories(path, life) if path.suffix == ".jsonl" else _tasks(path, home, life)
+            count = await asyncio.to_thread(_take, path, home, life.store)
         except (DaemonError, EvalError, StoreError, ValidationError, OSError, ValueError) as error:
             why = _short(error)
-            target = _move(path, home.inbox / REJECTED)
-            target.with_name(target.name + ".why").write_text(why + "\n", encoding="utf-8")
             life.log.error(Event.INBOX_REJECTED, file=path.name, error=why)
+            with contextlib.suppress(OSError):  # on a full disk it stays where it is
+                target = _move(path, home.inbox / REJECTED)
+                target.with_name(target.name + ".why").write_text(why + "\n", encoding="utf-8")
         else:
-            _move(path, home.inbox / ACCEPTED)
+            with contextlib.suppress(FileNotFoundError):
+                _move(path, home.inbox / ACCEPTED)
             life.log.info(Event.INBOX_ACCEPTED, file=path.name, tasks=count)
             life.poke()
 
 
-def _tasks(path: Path, home: Home, life: Life) -> int:
+def _take(path: Path, home: Home, store: Store) -> int:
+    if path.stat().st_size > MAX_BYTES:
+        raise DaemonError(f"larger than {MAX_BYTES >> 20} MiB; split it")
+    return _trajectories(path, store) if path.suffix == ".jsonl" else _tasks(path, home, store)
+
+
+def _tasks(path: Path, home: Home, store: Store) -> int:
     found = _TASKS.validate_json(path.read_bytes())
     tasks = found if isinstance(found, list) else [found]
-    known = {task.id for task in life.store.tasks()}
+    known = {task.id for task in store.tasks()}
     for task in tasks:
-        if task.task.id in known:
+        if task.task.id in known and not is_saved(home.tasks, task):
             raise DaemonError(f"task {task.task.id} is known already; give it another id")
         known.add(task.task.id)
     for task in tasks:
         save(home.tasks, task)
-        life.store.add_task(task.task)
+    store.add_tasks([task.task for task in tasks])  # a task is one from here on: what was saved before counts for nothing
     return len(tasks)
 
 
-def _trajectories(path: Path, life: Life) -> int:
+def _trajectories(path: Path, store: Store) -> int:
     lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
-    trajectories = [Trajectory.model_validate(json.loads(line)) for line in lines]
-    life.store.import_trajectories(trajectories)
+    trajectories = [Trajectory.model_validate_json(line) for line in lines]
+    store.import_trajectories(trajectories)
     return len(trajectories)
 
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,28 +16,24 @@ from typing import Any
 from pydantic import ValidationError
 
 from consolidation.adapters import AdapterStore
-from consolidation.errors import AdapterError
 from consolidation.skill import Publisher
-from daemon.api import Doing, Status
+from daemon.api import Doing
 from daemon.config import Config
 from daemon.events import Event
 from daemon.home import Home
 from daemon.logs import Logger
-from daemon.plan import NightPlan, next_tasks, own_tasks, plan_night, replay
-from daemon.resources import clean_up, free_mb, rss_mb
-from daemon.schedule import NightSchedule
+from daemon.plan import NightPlan, next_tasks, own_tasks, plan_now, replay, set_slept_until, slept_until
+from daemon.resources import clean_up, free_mb
 from daemon.states import FOLLOWING, State
+from daemon.timing import Timing
 from daemon.worker import Reply, Request
 from daemon.workers import Worker, WorkerDied
 from memory.nights import Night, Verdict
 from memory.store import Store
-from memory.trajectories import Outcome, Result
+from memory.trajectories import Result
 
-STATE, PAUSED, SCHEDULE_HELD, NIGHT_CONFIG = "state", "paused", "schedule.held", "night.config"
-SLEPT_UNTIL, COUNTED_FROM = "results.slept_until", "results.counted_from"
+STATE, PAUSED, NIGHT_CONFIG, COUNTED_FROM = "state", "paused", "night.config", "results.counted_from"
 BACKOFF_SECONDS = (1.0, 2.0, 5.0, 15.0, 60.0, 300.0)
-CLOCK_JUMP_SECONDS = 120.0
-OPENINGS_KEPT = 30
 RETRIABLE = ("TrainingCrashed",)
 
 
@@ -86,9 +80,8 @@ class Life:
         self._failures = 0
         self._hold_until = 0.0
         self._idle_since: float | None = None
-        self._overrun_told = False
         self._night_crashes: dict[str, int] = {}
-        self._clock = (self.now(), asyncio.get_running_loop().time())
+        self._timing = Timing(self.store, self.log, self.started_at)
 
     # What others may wish for.
 
@@ -134,12 +127,17 @@ class Life:
 
     def plan(self) -> NightPlan:
         """What a night held now would learn from."""
-        return plan_night(self.results, self._slept_until(), self.config)
+        return plan_now(self.home, self.store, self.results, self.config)
+
+    @property
+    def tasks_since_night(self) -> int:
+        """Tasks that have ended since the last night."""
+        return len(self.results) - slept_until(self.store)
 
     def use(self, config: Config) -> None:
         """Work under another configuration from the next batch or night on."""
         if config.sleep != self.config.sleep:
-            self._count_as_held(self.now())  # a window that is moved into the past opens tomorrow
+            self._timing.hold(self.now())  # a window that is moved into the past opens tomorrow
         self.config, self.config_problem = config, ""
         self.poke()
 
@@ -150,8 +148,6 @@ class Life:
         self._enter(State.STARTING)
         self.wishes.paused = bool(self.store.note(PAUSED))
         self.results = self.store.results()
-        if self.store.note(SCHEDULE_HELD) is None:
-            self._count_as_held(self.now())  # what opened before the first start is over
         self.tick()
         self._clean_up()
         try:
@@ -246,12 +242,12 @@ class Life:
         else:
             self._enter(State.FALLING_ASLEEP, why)
             self.log.info(Event.NIGHT_RESUMED, night=night.id, steps=[name for name, _ in self.store.steps_of_night(night.id)])
-        self.wishes.sleep, self.deferred, self._overrun_told = "", "", False
+        self.wishes.sleep, self.deferred = "", ""
         self._enter(State.ASLEEP, why)
         reply = await self._ask(Request(do="night", config=self._night_config()))
         progress, self.doing = self.doing, Doing()
-        if self.wishes.wake:
-            self.wishes.wake = False
+        woken, self.wishes.wake = self.wishes.wake, False
+        if woken:
             self._abandon_night("woken by the owner")
         elif reply is None:
             self._night_crashed(progress, "the worker died")
@@ -293,39 +289,11 @@ class Life:
 
     def tick(self) -> None:
         """What must be looked at now and then: the schedule, the clock, the window's end."""
-        now = self.now()
-        self._watch_clock(now)
-        schedule = NightSchedule(self.config.sleep)
-        due = schedule.due(now, self._held())
-        if due is not None:
-            self._count_as_held(due)
-            self._night_is_due(f"the window opened at {due.isoformat()}")
-        self._watch_window(schedule, now)
-
-    def _held(self) -> list[datetime]:
-        return [datetime.fromisoformat(text) for text in json.loads(self.store.note(SCHEDULE_HELD) or "[]")]
-
-    def _count_as_held(self, opening: datetime) -> None:
-        latest = [*self._held(), opening][-OPENINGS_KEPT:]
-        self.store.set_note(SCHEDULE_HELD, json.dumps([moment.isoformat() for moment in latest]))
-
-    def _watch_clock(self, now: datetime) -> None:
-        monotonic = asyncio.get_running_loop().time()
-        wall, steady = self._clock
-        jump = (now - wall).total_seconds() - (monotonic - steady)
-        self._clock = (now, monotonic)
-        if abs(jump) > CLOCK_JUMP_SECONDS:
-            self.log.warning(Event.CLOCK_JUMPED, seconds=round(jump))
-
-    def _watch_window(self, schedule: NightSchedule, now: datetime) -> None:
-        night = self.store.open_night_now() if self.state is State.ASLEEP else None
-        if night is None or self._overrun_told:
-            return
-        opened = schedule.opened(night.started_at)
-        closes = schedule.closes(opened) if opened is not None else None
-        if closes is not None and night.started_at < closes < now:
-            self._overrun_told = True
-            self.log.warning(Event.NIGHT_OVERRUN, night=night.id, window_closed_at=closes)
+        now, sleep = self.now(), self.config.sleep
+        self._timing.watch_clock(now)
+        if (opened := self._timing.due(sleep, now)) is not None:
+            self._night_is_due(f"the window opened at {opened.isoformat()}")
+        self._timing.watch_window(sleep, self.store.open_night_now() if self.state is State.ASLEEP else None, now)
 
     def _night_is_due(self, why: str) -> None:
         self.log.info(Event.NIGHT_DUE, why=why)
@@ -384,12 +352,6 @@ class Life:
             self.holding = text
         return low
 
-    def _slept_until(self) -> int:
-        return int(self.store.note(SLEPT_UNTIL) or 0)
-
-    def _new_results(self) -> int:
-        return len(self.results) - self._slept_until()
-
     def _counted(self) -> int:
         """Results since a night was last held or put off."""
         return len(self.results) - int(self.store.note(COUNTED_FROM) or 0)
@@ -420,7 +382,7 @@ class Life:
             self.doing.tasks.remove(str(fields["task"]))
         elif event == Event.NIGHT_OPENED:
             # No task is played while a night is open, so these are the results it knows, also when it is resumed.
-            self.store.set_note(SLEPT_UNTIL, str(len(self.results)))
+            set_slept_until(self.store, len(self.results))
             self.store.set_note(COUNTED_FROM, str(len(self.results)))
             self.doing.night = str(fields["night"])
         elif event == Event.NIGHT_STEP:
@@ -430,36 +392,3 @@ class Life:
         if self.doing.night and "night" not in fields:
             fields = {**fields, "night": self.doing.night}
         self.log.info(Event(event), **fields)
-
-    def status(self) -> Status:
-        """What `sleepyctl status` shows."""
-        nights = [night for night in self.store.nights() if night.ended_at is not None]
-        try:
-            live = self.publisher.live()
-        except AdapterError as error:
-            live = {"": str(error)}
-        return Status(
-            state=self.state,
-            since=self.since,
-            why=self.why,
-            pid=os.getpid(),
-            worker_pid=self.worker.pid,
-            started_at=self.started_at,
-            home=str(self.home.root),
-            version=self.version,
-            config_hash=self.config.hash,
-            config_problem=self.config_problem,
-            holding=self.holding,
-            doing=self.doing,
-            tasks_ended=len(self.results),
-            tasks_resolved=sum(r.outcome is Outcome.RESOLVED for r in self.results),
-            tasks_since_night=self._new_results(),
-            nights=len(nights),
-            last_night=nights[-1].id if nights else None,
-            last_verdict=nights[-1].verdict if nights else None,
-            next_night=NightSchedule(self.config.sleep).next(self.now()),
-            night_deferred=self.deferred,
-            live=live,
-            free_disk_mb=free_mb(self.home.root),
-            rss_mb=rss_mb(),
-        )

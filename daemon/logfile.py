@@ -21,7 +21,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from daemon.errors import DaemonError
+from daemon.errors import DaemonError, FilterError
 from daemon.events import Event
 
 NAME = "sleepyd.jsonl"
@@ -30,10 +30,6 @@ LEVELS = ("debug", "info", "warning", "error")
 _CHUNK = 1 << 16
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _COLOURS = {"debug": "2", "info": "32", "warning": "33", "error": "1;31"}
-
-
-class FilterError(DaemonError):
-    """A filter that could never match; the text names the nearest one that could."""
 
 
 def timestamp(when: datetime) -> str:

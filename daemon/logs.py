@@ -15,19 +15,14 @@ import json
 import keyword
 import logging
 import os
-import re
 import sys
 import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import AbstractContextManager, suppress
-from dataclasses import fields as dataclass_fields
-from dataclasses import is_dataclass
-from datetime import UTC, date, datetime
-from enum import Enum
-from math import isfinite
-from pathlib import Path, PurePath
+from datetime import UTC, datetime
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
@@ -35,20 +30,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from daemon.events import Event
 from daemon.logfile import LEVELS, NAME, RotatingFile, render, timestamp
+from daemon.redact import LONGEST, one_line, redact
 
 if TYPE_CHECKING:
     from structlog.typing import Processor
 
-REDACTED = "[redacted]"
-LONGEST = 2_000
-"""Characters of one value. A traceback may have four times as many, and keeps its end, which says most."""
-
 _Line = MutableMapping[str, Any]
 _FIRST = ("at", "level", "event", "config")
 _IDS = ("night", "task", "trajectory")
-# Whole words, so that `tokens`, which we count, and `dispatch` are shown.
-_SECRET = re.compile(r"(^|_)(api_?keys?|token|passwords?|passwd|authorization|cookie|patch|secrets?|credentials?)(_|$)")
-_WORD_ENDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|[^A-Za-z0-9]+")
 
 
 class LogConfig(BaseModel):
@@ -263,91 +252,6 @@ class _Library(logging.Handler):
         self._logs.log(level, Event.LIBRARY_MESSAGE, fields)
 
 
-def redact(fields: Mapping[str, object]) -> dict[str, Any]:
-    """What may be shown of `fields`: plain JSON values, each of bounded length, and nothing secret.
-
-    What lies under a name that looks like a secret (`hf_token`, `testPatch`, `X-Api-Key`), at any depth,
-    becomes "[redacted]". A secret inside another text is not recognised. Never raises.
-    """
-    shown: dict[str, Any] = {}
-    for name, value in fields.items():
-        key = _Room(LONGEST).text(str(name))
-        try:
-            shown[key] = REDACTED if _looks_secret(key) else _Room(LONGEST).plain(value)
-        except Exception as error:  # noqa: BLE001  (any code may run here: __repr__, __iter__, a dict changed by a thread)
-            shown[key] = f"[cannot be shown: {type(error).__name__}]"
-    return shown
-
-
-class _Room:
-    """Renders one value, its parts included, within a number of characters."""
-
-    def __init__(self, left: int) -> None:
-        self.left = left
-
-    def text(self, text: str) -> str:
-        """`text` as UTF-8 can hold it, cut to the room that is left."""
-        kept = text[: max(0, self.left) + 1].encode("utf-8", "backslashreplace").decode()
-        if len(kept) > self.left:
-            mark = f"... [{len(text)} characters]"
-            kept = kept[: max(0, self.left - len(mark))] + mark
-        self.left -= len(kept)
-        return kept
-
-    def plain(self, value: object, depth: int = 0) -> Any:
-        """`value` as JSON has it."""
-        if depth:
-            self.left -= 4  # quotes, brackets and commas
-        if isinstance(value, str):
-            return self.text(str.__str__(value))
-        if isinstance(value, Enum):
-            return self.plain(value.value, depth)
-        if isinstance(value, float) and not isfinite(value):
-            return self.text(str(float(value)))  # JSON has no such numbers
-        if isinstance(value, int) and abs(value) >= 2**63:
-            return self.text(hex(value))  # str() refuses long ones
-        if value is None or isinstance(value, bool | int | float):
-            self.left -= len(str(value))
-            return value if value is None or isinstance(value, bool) else value.real
-        if isinstance(value, date):
-            return value.isoformat()
-        if isinstance(value, PurePath):
-            return self.text(str(value))
-        if isinstance(value, BaseException):
-            return self.text(_one_line(value))
-        if isinstance(value, bytes | bytearray):
-            return self.text(repr(bytes(value[: max(0, self.left) + 1])))
-        if _looks_secret(type(value).__name__):
-            return REDACTED
-        return self._parts(value, depth)
-
-    def _parts(self, value: object, depth: int) -> Any:
-        if isinstance(value, BaseModel) and type(value).__repr__ is BaseModel.__repr__:
-            value = {str(name): part for name, part in value.__repr_args__()}  # its repr would show what names hide here
-        elif is_dataclass(value) and not isinstance(value, type):
-            value = {field.name: getattr(value, field.name) for field in dataclass_fields(value) if field.repr}
-        if not isinstance(value, Mapping | list | tuple | set | frozenset):
-            return self.text(repr(value))
-        if depth == 8:
-            return f"[{type(value).__name__} of {len(value)}]"
-        names = isinstance(value, Mapping)
-        shown: dict[str, Any] = {}
-        for number, part in enumerate(value):
-            if self.left <= 0:
-                shown["..."] = f"[{len(value) - number} more]"
-                break
-            if isinstance(value, Mapping):
-                name = self.text(str(part))
-                shown[name] = REDACTED if _looks_secret(str(part)) else self.plain(value[part], depth + 1)
-            else:
-                shown[str(number)] = self.plain(part, depth + 1)
-        return shown if names else list(shown.values())
-
-
-def _looks_secret(name: str) -> bool:
-    return _SECRET.search(_WORD_ENDS.sub("_", name[:LONGEST]).lower()) is not None
-
-
 def _unpacked(logger: object, level: str, line: _Line) -> _Line:
     """The fields themselves, none of which can take the place of what every line has."""
     for name, value in line.pop("fields").items():
@@ -363,7 +267,7 @@ def _explained(logger: object, level: str, line: _Line) -> _Line:
     error = line.get("error")
     for found in (error, given, given[1] if isinstance(given, tuple) else sys.exc_info()[1] if given else None):
         if isinstance(found, BaseException):
-            line["error"] = _one_line(found) if error is None or error is found else error
+            line["error"] = one_line(found) if error is None or error is found else error
             line["traceback"] = _trace(found)
             break
     return line
@@ -377,17 +281,10 @@ def _finished(logger: object, level: str, line: _Line) -> tuple[Any, ...]:
     return (record,), {}
 
 
-def _one_line(error: BaseException) -> str:
-    try:
-        return f"{type(error).__name__}: {error}"
-    except Exception:  # noqa: BLE001  (its __str__ is anybody's code)
-        return f"{type(error).__name__}: [cannot be shown]"
-
-
 def _trace(error: BaseException) -> str:
     try:
         text = "".join(traceback.format_exception(error))
-    except Exception as failed:  # noqa: BLE001  (as above)
+    except Exception as failed:  # noqa: BLE001  (its __str__ is anybody's code)
         text = f"[cannot be shown: {type(failed).__name__}]"
     text = text.encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= 4 * LONGEST else "..." + text[-4 * LONGEST + 3 :]

@@ -12,9 +12,11 @@ from pydantic import BaseModel
 
 from daemon.config import Config, TasksConfig
 from daemon.home import Home
+from eval.files import unfixed
 from memory.store import Store
 from memory.trajectories import Outcome, Result
 
+SLEPT_UNTIL = "results.slept_until"
 LEARNABLE_LATER = (Outcome.UNRESOLVED, Outcome.GAVE_UP, Outcome.OUT_OF_BUDGET)
 
 
@@ -54,12 +56,31 @@ def replay(results: Sequence[Result], config: Config) -> list[Result]:
     return usable[-config.sleep.replay_tasks :]
 
 
-def plan_night(results: Sequence[Result], slept_until: int, config: Config) -> NightPlan:
-    """Whether a night would be held now, and why; `slept_until` is how many results the last night knew."""
+def slept_until(store: Store) -> int:
+    """How many results the last night knew."""
+    return int(store.note(SLEPT_UNTIL) or 0)
+
+
+def set_slept_until(store: Store, results: int) -> None:
+    """A night begins that knows so many results."""
+    store.set_note(SLEPT_UNTIL, str(results))
+
+
+def plan_now(home: Home, store: Store, results: Sequence[Result], config: Config) -> NightPlan:
+    """Whether a night would be held now, and why."""
+    return plan_night(results, slept_until(store), config, unfixed(home.tasks, (r.task_id for r in replay(results, config))))
+
+
+def plan_night(results: Sequence[Result], known: int, config: Config, unfixed: Set[str] = frozenset()) -> NightPlan:
+    """Whether a night would be held now, and why.
+
+    `known` is how many results the last night knew; for the tasks `unfixed` there is no merged fix to learn from.
+    """
     chosen = replay(results, config)
     own = Counter(r.repo for r in chosen if r.outcome is Outcome.RESOLVED)
-    merged = Counter(r.repo for r in chosen if config.night.merged_fixes and r.outcome in LEARNABLE_LATER)
-    new = sum(r.outcome is not Outcome.INFRASTRUCTURE_FAILURE for r in results[slept_until:])
+    fixed = (r for r in chosen if r.outcome in LEARNABLE_LATER and r.task_id not in unfixed)
+    merged = Counter(r.repo for r in fixed if config.night.merged_fixes)
+    new = sum(r.outcome is not Outcome.INFRASTRUCTURE_FAILURE for r in results[known:])
     learnable = own.total() + merged.total()
     if learnable < config.sleep.min_resolved:
         would = False

@@ -15,15 +15,17 @@ from pathlib import Path
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
+from daemon.client import ask
 from daemon.config import Config, load_config
-from daemon.control import bind, control, server
-from daemon.errors import DaemonError
+from daemon.control import control
+from daemon.errors import DaemonError, NoDaemonError, OwnedError
 from daemon.events import Event
 from daemon.home import Home, owned
 from daemon.inbox import take_in
 from daemon.life import Life
 from daemon.logs import Logger, bind_config, configure, reconfigure, shutdown
 from daemon.notify import Notifier, watchdog_seconds
+from daemon.serving import serving
 from daemon.watch import Watcher
 from memory.store import Store
 
@@ -45,6 +47,7 @@ def run(home: Home, quiet: bool = False) -> None:
     """
     home.make()
     with owned(home.lock, "a daemon"):
+        _refuse_if_answered(home)
         config = read_config(home)
         began = time.monotonic()
         log = configure(home.logs, config.log, None if quiet else sys.stderr, config.hash)
@@ -60,11 +63,18 @@ def run(home: Home, quiet: bool = False) -> None:
             shutdown()
 
 
+def _refuse_if_answered(home: Home) -> None:
+    """The lock is ours; but if its file was deleted, the owner of the deleted one still lives."""
+    with contextlib.suppress(NoDaemonError):
+        pid = ask(home.socket, "GET", "/status")["pid"]
+        raise OwnedError(f"a daemon is already running (PID {pid}, socket {home.socket}), though its lock file was deleted")
+
+
 async def _live(home: Home, config: Config, store: Store, log: Logger, began: float) -> None:
     life = Life(home, config, store, log, version(PACKAGE))
     manager = Notifier()
     _on_signals(life)
-    async with _control(home, life), _schedule(life), _watching(home, life, manager):
+    async with serving(control(life), home.socket), _schedule(life), _watching(home, life, manager):
         life.log.info(Event.DAEMON_READY, seconds=round(time.monotonic() - began, 2))
         manager.ready()
         feeding = asyncio.create_task(_feed_watchdog(life, manager))
@@ -85,19 +95,6 @@ def _on_signals(life: Life) -> None:
 
 
 @asynccontextmanager
-async def _control(home: Home, life: Life) -> AsyncIterator[None]:
-    serving = server(control(life))
-    with contextlib.closing(bind(home.socket)) as listener:
-        task = asyncio.create_task(serving.serve(sockets=[listener]))
-        try:
-            yield
-        finally:
-            serving.should_exit = True
-            await task
-            home.socket.unlink(missing_ok=True)
-
-
-@asynccontextmanager
 async def _schedule(life: Life) -> AsyncIterator[None]:
     """The schedule's clock. Late ticks are made up for by one: what is due is computed from times, not from ticks."""
     scheduler = AsyncIOScheduler()
@@ -113,7 +110,7 @@ async def _schedule(life: Life) -> AsyncIterator[None]:
 async def _watching(home: Home, life: Life, manager: Notifier) -> AsyncIterator[None]:
     seen = _text(home.config)
 
-    def look() -> None:
+    async def look() -> None:
         nonlocal seen
         text = _text(home.config)
         if text != seen:
@@ -121,15 +118,15 @@ async def _watching(home: Home, life: Life, manager: Notifier) -> AsyncIterator[
             manager.reloading()
             reload(home, life)
             manager.ready()
-        take_in(home, life)
+        await take_in(home, life)
 
     watcher = Watcher([home.root, home.inbox], look)
     watcher.start()
-    look()
+    watcher.look_now()
     try:
         yield
     finally:
-        watcher.stop()
+        await watcher.stop()
 
 
 def _text(path: Path) -> str | None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from pydantic import BaseModel
 
 from daemon.config import Config, load_config
 from daemon.errors import DaemonError
+from memory.files import written_whole
 
 HEAD = """\
 # Configuration of sleepyd. A line that begins with #name shows a default; take the # away to change it.
@@ -32,19 +31,13 @@ def write_config(path: Path, model: str, tasks: str, force: bool) -> None:
         raise DaemonError(f"{path} is there already; edit it, or replace it with --force")
     text = render(Config(), {"model.kind": model, "tasks.source": tasks})
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # for the owner alone
-        temporary = Path(name)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            load_config(temporary, {})
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except DaemonError as error:
-        raise DaemonError(str(error).replace(name, "sleepyctl init")) from error
+        with written_whole(path) as file:
+            file.write(text)
+            file.flush()
+            try:
+                load_config(Path(file.name), {})
+            except DaemonError as error:
+                raise DaemonError(str(error).replace(file.name, "sleepyctl init")) from error
     except (OSError, UnicodeEncodeError) as error:
         raise DaemonError(f"{path} cannot be written ({error})") from error
 

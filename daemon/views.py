@@ -35,6 +35,20 @@ class TaskRow(_Row):
     trajectory: str
 
 
+class TrajectoryRow(_Row):
+    """An attempt without its turns."""
+
+    id: str
+    task: str
+    repo: str
+    origin: str
+    adapter: str | None
+    started_at: datetime
+    steps: int
+    outcome: Outcome | None
+    why: str
+
+
 class NightRow(_Row):
     """A night: open while it has no end."""
 
@@ -79,6 +93,24 @@ def task_rows(store: Store, last: int | None = None) -> list[TaskRow]:
     chosen = results[-last:] if last else results
     return [
         TaskRow(number=r.number, task=r.task_id, repo=r.repo, outcome=r.outcome, trajectory=r.trajectory_id) for r in chosen
+    ]
+
+
+def trajectory_rows(store: Store, last: int) -> list[TrajectoryRow]:
+    """The latest attempts, by start."""
+    return [
+        TrajectoryRow(
+            id=t.id,
+            task=t.task_id,
+            repo=t.repo,
+            origin=t.origin,
+            adapter=t.adapter,
+            started_at=t.started_at,
+            steps=len(t.steps),
+            outcome=t.outcome,
+            why=t.reason,
+        )
+        for t in store.trajectories(last=last)
     ]
 
 

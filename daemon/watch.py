@@ -7,7 +7,7 @@ moment later, so that half-written files and editors that save in several steps 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from watchdog.events import FileSystemEvent, FileSystemEventHandler
@@ -18,13 +18,15 @@ QUIET = ("opened", "closed_no_write")
 
 
 class Watcher:
-    """Calls `look` in the event loop soon after something changed below one of the folders."""
+    """Has `look` done in the event loop soon after something changed in one of the folders; once at a time."""
 
-    def __init__(self, folders: list[Path], look: Callable[[], None]) -> None:
+    def __init__(self, folders: list[Path], look: Callable[[], Awaitable[None]]) -> None:
         self._folders = folders
         self._look = look
         self._loop = asyncio.get_running_loop()
         self._planned: asyncio.TimerHandle | None = None
+        self._looking: asyncio.Task[None] | None = None
+        self._again = False
         self._observer = Observer()
 
     def start(self) -> None:
@@ -38,17 +40,31 @@ class Watcher:
             self._observer.schedule(handler, str(folder), recursive=False)
         self._observer.start()
 
-    def stop(self) -> None:
-        """Watch no more."""
+    async def stop(self) -> None:
+        """Watch no more; what is being looked at is finished."""
         self._observer.stop()
         self._observer.join(timeout=5)
         if self._planned is not None:
             self._planned.cancel()
+        self._again = False
+        if self._looking is not None:
+            await self._looking
 
     def _plan(self) -> None:
         if self._planned is not None:
             self._planned.cancel()
-        self._planned = self._loop.call_later(SETTLE_SECONDS, self._look)
+        self._planned = self._loop.call_later(SETTLE_SECONDS, self.look_now)
+
+    def look_now(self) -> None:
+        """Look without waiting for a change; if it is looking just now, once more after that."""
+        self._again = True
+        if self._looking is None or self._looking.done():
+            self._looking = self._loop.create_task(self._look_on())
+
+    async def _look_on(self) -> None:
+        while self._again:
+            self._again = False
+            await self._look()
 
 
 class _Handler(FileSystemEventHandler):

@@ -7,8 +7,7 @@ the daemon stays small and a crash here costs nothing but time.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from agent.errors import SandboxError
@@ -26,9 +25,8 @@ from daemon.config import Config
 from daemon.events import Event
 from daemon.home import Home
 from daemon.plan import next_tasks, own_tasks, replay
-from eval.errors import EvalError
 from eval.experience import pairs_of_day
-from eval.files import FileStream
+from eval.files import FileStream, damaged, is_pocket
 from eval.guards import BaseSkillGuard
 from eval.play import Player
 from eval.pocket.rehearsal import rehearsal_pairs
@@ -78,8 +76,7 @@ class Work:
                 held = len(own)
         if stream is None:
             stream = PocketStream.of(next_tasks(self.config.tasks, done, count))
-            for task in stream.tasks():
-                self.store.add_task(task)
+            self.store.add_tasks(stream.tasks())
         player = Player(self.model, sandbox, _DayRecorder(self), self.config.budget)
         ended = list(player.play(stream, stream.tasks(), self.publisher.routes()))
         return {
@@ -91,20 +88,12 @@ class Work:
 
     def _sound(self, own: list[str]) -> list[str]:
         """Those whose file can be read; a damaged one is put aside, so that it holds up nothing."""
-        sound = []
-        for identity in own:
-            try:
-                FileStream(self.home.tasks, [identity])
-            except EvalError as error:
-                path = self.home.tasks / f"{identity}.json"
-                path.replace(path.with_suffix(".damaged"))
-                self.emit(Event.INBOX_REJECTED, file=path.name, error=str(error))
-            else:
-                sound.append(identity)
-        return sound
-
-    def _is_own(self, task_id: str) -> bool:
-        return (self.home.tasks / f"{task_id}.json").is_file()
+        lost = damaged(self.home.tasks, own)
+        for identity, why in lost.items():
+            path = self.home.tasks / f"{identity}.json"
+            path.replace(path.with_suffix(".damaged"))
+            self.emit(Event.INBOX_REJECTED, file=path.name, error=why)
+        return [identity for identity in own if identity not in lost]
 
     def night(self, night: Night | None) -> dict[str, Any]:
         """One night, or the rest of an open one.
@@ -156,11 +145,12 @@ class Work:
 
     def _pairs(self) -> list[Pair]:
         chosen = replay(self.store.results(), self.config)
-        own = [result for result in chosen if self._is_own(result.task_id)]
-        pocket = [result for result in chosen if not self._is_own(result.task_id)]
+        pocket = [result for result in chosen if is_pocket(result.task_id)]
+        own = set(self._sound([result.task_id for result in chosen if not is_pocket(result.task_id)]))
         pairs = self._pairs_of(PocketStream.of(r.task_id for r in pocket), pocket, self.sandbox)
         if own:
-            pairs += self._pairs_of(FileStream(self.home.tasks, (r.task_id for r in own)), own, probe(trusted_generated=False))
+            theirs = [result for result in chosen if result.task_id in own]
+            pairs += self._pairs_of(FileStream(self.home.tasks, own), theirs, probe(trusted_generated=False))
         for repo in self.config.tasks.repos:
             pairs += rehearsal_pairs(repo, self.config.night.rehearsal, self.config.night.seed)
         return pairs
@@ -211,12 +201,3 @@ class _DayRecorder:
             "why": trajectory.reason,
         }
         work.emit(Event.TASK_RETRIED if again else Event.TASK_ENDED, steps=len(trajectory.steps), **fields)
-
-
-@contextmanager
-def working(home: Home, config: Config, emit: Emit, stopping: Callable[[], bool]) -> Iterator[Work]:
-    """The work on a state directory; attempts that a killed process left open are closed as interrupted first."""
-    with Store(home.store) as store:
-        if lost := store.interrupted():
-            emit(Event.TASK_INTERRUPTED, attempts=lost)
-        yield Work(home, config, store, emit, stopping)

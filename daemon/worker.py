@@ -15,7 +15,6 @@ import queue
 import signal
 import sys
 import threading
-from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
@@ -85,28 +84,34 @@ class Desk:
 
 
 def serve(home: Home, desk: Desk) -> None:
-    """Answer requests until a stop is asked for."""
-    from daemon.work import Stopped, working
+    """Answer requests until a stop is asked for; attempts that were left open are closed before each."""
+    from daemon.events import Event
+    from daemon.work import Stopped, Work
+    from memory.store import Store
 
-    while not desk.stopping:
-        request = desk.next()
-        try:
-            with working(home, request.config, desk.emit, lambda: desk.stopping) as work:
-                done = work.play(request.count) if request.do == "play" else work.night(work.store.open_night_now())
-        except Stopped:
-            desk.reply(Reply(stopped=True))
-        except Exception as error:  # noqa: BLE001  (whatever it is, the daemon decides what becomes of it)
-            desk.reply(Reply(error=str(error)[:2_000] or repr(error), kind=type(error).__name__))
-        else:
-            desk.reply(Reply(done=done))
+    with Store(home.store) as store:
+        work: Work | None = None
+        while not desk.stopping:
+            request = desk.next()
+            try:
+                if lost := store.interrupted():
+                    desk.emit(Event.TASK_INTERRUPTED, attempts=lost)
+                if work is None or work.config != request.config:
+                    work = Work(home, request.config, store, desk.emit, lambda: desk.stopping)
+                done = work.play(request.count) if request.do == "play" else work.night(store.open_night_now())
+            except Stopped:
+                desk.reply(Reply(stopped=True))
+            except Exception as error:  # noqa: BLE001  (whatever it is, the daemon decides what becomes of it)
+                desk.reply(Reply(error=str(error)[:2_000] or repr(error), kind=type(error).__name__))
+            else:
+                desk.reply(Reply(done=done))
 
 
 def main() -> None:
     """Command line."""
     home = Home(Path(sys.argv[1]))
     desk = Desk()
-    with ExitStack() as stack:
-        stack.enter_context(owned(home.worker_lock, "a worker", PREDECESSOR_SECONDS))
+    with owned(home.worker_lock, "a worker", PREDECESSOR_SECONDS):
         serve(home, desk)
 
 

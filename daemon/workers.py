@@ -30,6 +30,7 @@ class Worker:
         self.home = home
         self.on_event = on_event
         self.busy = False
+        self._leaving = False
         self._process: asyncio.subprocess.Process | None = None
 
     @property
@@ -42,20 +43,26 @@ class Worker:
         """Have a request carried out; events are handed on as they come.
 
         Raises:
-            WorkerDied: the process ended before it answered.
+            WorkerDied: the process ended before it answered, and nobody had asked it to.
         """
-        process = await self._running()
+        self.busy, self._leaving = True, False
+        try:
+            process = await self._running()
+        except BaseException:
+            self.busy = False
+            raise
         assert process.stdin is not None
         assert process.stdout is not None
-        self.busy = True
         try:
+            if self._leaving:  # the wish came while it was being started
+                return Reply(stopped=True)
             process.stdin.write(request.model_dump_json().encode() + b"\n")
             await process.stdin.drain()
             while line := await process.stdout.readline():
                 message = json.loads(line)
                 if "reply" in message:
                     reply = Reply.model_validate(message["reply"])
-                    if reply.stopped:  # it is on its way out
+                    if self._leaving:  # it is on its way out
                         await self.close()
                     return reply
                 self.on_event(message["event"], message["fields"])
@@ -66,6 +73,8 @@ class Worker:
             self.busy = False
         code = await process.wait()
         self._process = None
+        if self._leaving:
+            return Reply(stopped=True)
         raise WorkerDied(f"the worker process ended with status {code}{self._last_words()}")
 
     async def _running(self) -> asyncio.subprocess.Process:
@@ -95,11 +104,13 @@ class Worker:
     def request_stop(self) -> None:
         """Ask for an end of what it is doing at the next safe point."""
         if self.busy:
+            self._leaving = True
             self._signal(signal.SIGTERM)
 
     def kill(self) -> None:
         """End what it is doing now; it can be taken up again."""
         if self.busy:
+            self._leaving = True
             self._signal(signal.SIGKILL)
 
     def _signal(self, number: int) -> None:

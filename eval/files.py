@@ -5,9 +5,7 @@ The code in them is not the pocket world's, so they are only ever run in a sandb
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Self
@@ -15,6 +13,7 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from eval.errors import EvalError
+from memory.files import write_whole
 from memory.tasks import MergedFix, Task, TaskSecret
 
 KIND = "own"
@@ -42,7 +41,7 @@ class FileTask(BaseModel):
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
-        if not _SAFE_ID.fullmatch(self.task.id) or _POCKET_ID.fullmatch(self.task.id):
+        if not _SAFE_ID.fullmatch(self.task.id) or is_pocket(self.task.id):
             raise ValueError(
                 f"{self.task.id!r} cannot be a task's id; use letters, digits, dots and dashes, unlike a pocket task's"
             )
@@ -81,6 +80,11 @@ class FileTask(BaseModel):
         )
 
 
+def is_pocket(task_id: str) -> bool:
+    """Whether this is the id of a task of the pocket world; no task of one's own can have such an id."""
+    return _POCKET_ID.fullmatch(task_id) is not None
+
+
 def _is_inside(path: str) -> bool:
     """Whether it is the one spelling of a path below a repository's root that every system can have as a file."""
     parts = PurePosixPath(path).parts
@@ -97,16 +101,15 @@ def _why(error: OSError | ValidationError) -> str:
 def save(folder: Path, task: FileTask) -> None:
     """Write a task for the owner alone, whole or not at all."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=folder)
+    write_whole(folder / f"{task.task.id}.json", task.model_dump_json())
+
+
+def is_saved(folder: Path, task: FileTask) -> bool:
+    """Whether just this task was saved here before."""
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(task.model_dump_json())
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(folder / f"{task.task.id}.json")
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        return FileTask.model_validate_json((folder / f"{task.task.id}.json").read_bytes()) == task
+    except (OSError, ValidationError):
+        return False
 
 
 class FileStream:
@@ -149,3 +152,22 @@ class FileStream:
     def merged_fix(self, task: Task) -> MergedFix | None:
         """The fix, if the owner knows one."""
         return self._tasks[task.id].fix
+
+
+def damaged(folder: Path, ids: Iterable[str]) -> dict[str, str]:
+    """Those of the ids whose task cannot be read from the folder, and why."""
+    found: dict[str, str] = {}
+    for identity in ids:
+        try:
+            FileStream(folder, [identity])
+        except EvalError as error:
+            found[identity] = str(error)
+    return found
+
+
+def unfixed(folder: Path, ids: Iterable[str]) -> set[str]:
+    """Those of the ids that are tasks of this folder and have no fix that could be read."""
+    there = [identity for identity in ids if (folder / f"{identity}.json").is_file()]
+    lost = damaged(folder, there)
+    stream = FileStream(folder, (identity for identity in there if identity not in lost))
+    return {*lost, *(task.id for task in stream.tasks() if stream.merged_fix(task) is None)}

@@ -8,23 +8,17 @@ No method takes a `TaskSecret`, and no column could hold one.
 from __future__ import annotations
 
 import json
-import os
-import sqlite3
-import tempfile
-import threading
 from collections.abc import Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from pydantic import ValidationError
-from sqlalchemy import ColumnElement, Connection, column, create_engine, delete, event, func, insert, select, table, update
-from sqlalchemy.pool import QueuePool
+from sqlalchemy import ColumnElement, Connection, column, delete, func, insert, select, table, update
 
-from memory.errors import RecordError, StoreError, StoreVersionError, translated
-from memory.migrations import log_ahead, migrate, pending
+from memory.database import Database
+from memory.errors import RecordError, StoreError
+from memory.files import written_whole
 from memory.nights import Night
 from memory.tasks import Task
 from memory.trajectories import Outcome, Result, Step, Trajectory
@@ -38,46 +32,12 @@ RESULTS = table("task_results", column("task_id"), column("trajectory_id"), colu
 NIGHT_STEPS = table("night_steps", *(column(name) for name in ("night_id", "name", "number", "ended_at", "result")))
 NOTES = table("notes", column("name"), column("value"))
 
-PRAGMAS = ("PRAGMA synchronous = NORMAL", "PRAGMA foreign_keys = ON")
 BATCH = 500
 INTERRUPTED = "interrupted"
 
 
-class Store:
-    """Tasks, trajectories and nights in the SQLite file `path`; made, or brought up to date, on opening.
-
-    One store may be used from many threads; a child process opens its own. `read_only` opens an
-    existing file and never changes it, also while another process writes to it. A writer waits up
-    to `busy_seconds` for another process's transaction. Every method may raise `StoreError`.
-    """
-
-    def __init__(self, path: Path, read_only: bool = False, *, busy_seconds: float = 10.0) -> None:
-        self.path = path
-        self.read_only = read_only
-        self._busy_seconds = busy_seconds
-        self._closed = False
-        self._one_writer = threading.Lock()
-        if read_only and not path.is_file():
-            raise StoreError(f"there is no store at {path}; check the path, or start the daemon once to make one")
-        self._reader = create_engine("sqlite://", creator=self._connect, poolclass=QueuePool, max_overflow=-1)
-        self._writer = self._reader.execution_options(write=True)
-        event.listen(self._reader, "begin", _begin)
-        try:
-            self._prepare()
-        except BaseException:
-            self.close()
-            raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close every connection; closing twice is harmless."""
-        self._closed = True
-        self._reader.dispose()
+class Store(Database):
+    """Tasks, trajectories and nights in the SQLite file `path`; made, or brought up to date, on opening."""
 
     def began(self, trajectory: Trajectory) -> None:
         """Record that an attempt began: all but its steps and outcome, which have their own calls.
@@ -138,13 +98,18 @@ class Store:
 
     def add_task(self, task: Task) -> None:
         """Remember a task; again with the same content changes nothing, with another raises `RecordError`."""
-        body = task.model_copy(update={"created_at": _aware(task.created_at)}).model_dump_json()
+        self.add_tasks([task])
+
+    def add_tasks(self, tasks: Sequence[Task]) -> None:
+        """Remember several tasks, all or none; see `add_task`."""
         with self._write() as connection:
-            known = connection.execute(select(TASKS.c.body).where(TASKS.c.id == task.id)).scalar()
-            if known is None:
-                connection.execute(insert(TASKS).values(id=task.id, body=body))
-            elif Task.model_validate_json(known) != task:
-                raise RecordError(f"task {task.id} is already recorded with other content; give the changed task a new id")
+            for task in tasks:
+                body = task.model_copy(update={"created_at": _aware(task.created_at)}).model_dump_json()
+                known = connection.execute(select(TASKS.c.body).where(TASKS.c.id == task.id)).scalar()
+                if known is None:
+                    connection.execute(insert(TASKS).values(id=task.id, body=body))
+                elif Task.model_validate_json(known) != task:
+                    raise RecordError(f"task {task.id} is already recorded with other content; give the changed task a new id")
 
     def tasks(self) -> list[Task]:
         """Every task, in the order in which they were added."""
@@ -168,10 +133,12 @@ class Store:
         origin: Literal["agent", "merged_fix"] | None = None,
         adapter: str | None = None,
         since: datetime | None = None,
+        last: int | None = None,
     ) -> list[Trajectory]:
         """Attempts for which everything given holds, by start; those still going on have no outcome.
 
-        `adapter` "" selects what the bare base model did; `since` is the earliest start, inclusive.
+        `adapter` "" selects what the bare base model did; `since` is the earliest start, inclusive; `last` keeps
+        only so many of them, the latest.
         """
         columns = TRAJECTORIES.c
         exact = ((columns.repo, repo), (columns.outcome, outcome), (columns.origin, origin), (columns.adapter, adapter or None))
@@ -180,6 +147,9 @@ class Store:
             where.append(columns.adapter.is_(None))
         if since is not None:
             where.append(columns.started_at >= _stamp(since))
+        if last is not None:
+            latest = select(columns.id).where(*where).order_by(columns.started_at.desc(), columns.id.desc()).limit(last)
+            where = [columns.id.in_(latest)]
         with self._read() as connection:
             return list(_told(connection, *where))
 
@@ -218,12 +188,6 @@ class Store:
                         break
         return forgotten
 
-    def check(self) -> str:
-        """What SQLite finds wrong with the file (PRAGMA integrity_check); nothing if it is sound."""
-        with self._read() as connection:
-            found = list(connection.exec_driver_sql("PRAGMA integrity_check(5)").scalars())
-        return "" if found == ["ok"] else "; ".join(map(str, found))
-
     def note(self, name: str) -> str | None:
         """A small fact that outlives the process, or None."""
         with self._read() as connection:
@@ -248,18 +212,8 @@ class Store:
         The file appears whole or not at all, and shows one moment even while attempts go on.
         """
         try:
-            with tempfile.NamedTemporaryFile(
-                "w", encoding="utf-8", newline="\n", dir=path.parent, prefix=f".{path.name}.", delete=False
-            ) as file:
-                try:
-                    with self._read() as connection:
-                        written = sum(1 for t in _told(connection) if file.write(t.model_dump_json() + "\n"))
-                    file.flush()
-                    os.fsync(file.fileno())
-                    Path(file.name).replace(path)
-                except BaseException:
-                    Path(file.name).unlink(missing_ok=True)
-                    raise
+            with written_whole(path) as file, self._read() as connection:
+                written = sum(1 for t in _told(connection) if file.write(t.model_dump_json() + "\n"))
         except OSError as error:
             raise StoreError(f"{path} could not be written: {error}; choose a folder that exists and has space") from error
         return written
@@ -331,48 +285,6 @@ class Store:
             bodies = connection.execute(select(NIGHTS.c.body).order_by(NIGHTS.c.started_at, NIGHTS.c.id)).scalars()
             return [Night.model_validate_json(body) for body in bodies]
 
-    def _connect(self) -> sqlite3.Connection:
-        if self._closed:
-            raise StoreError(f"{self.path} is closed; open it again")
-        # With isolation_level None the driver leaves transactions alone, so that `_begin` decides about them.
-        uri = f"{self.path.absolute().as_uri()}?mode={'ro' if self.read_only else 'rwc'}"
-        connection = sqlite3.connect(uri, uri=True, timeout=self._busy_seconds, isolation_level=None, check_same_thread=False)
-        try:
-            for pragma in PRAGMAS:
-                connection.execute(pragma)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-    def _prepare(self) -> None:
-        # What is in the file is looked at first, so that another program's database stays untouched.
-        with self._read() as connection:
-            lacking = pending(connection, self.path)
-        if self.read_only and lacking:
-            raise StoreVersionError(
-                f"{self.path} is empty or of an older version; start the daemon once to bring it up to date"
-            )
-        if not self.read_only:
-            with translated(self.path):
-                log_ahead(self._writer, self._busy_seconds)
-                migrate(self._writer, self.path)
-
-    @contextmanager
-    def _read(self) -> Iterator[Connection]:
-        """A transaction that sees one moment of the store."""
-        with translated(self.path), self._reader.begin() as connection:
-            yield connection
-
-    @contextmanager
-    def _write(self, what: str = "the record") -> Iterator[Connection]:
-        """A transaction that holds the write lock from its start; `what` is named when a constraint refuses it."""
-        if self.read_only:
-            raise StoreError(f"{self.path} was opened for reading only; open it for writing")
-        # Threads queue here: SQLite's own waiting is polling, and unfair.
-        with translated(self.path, what), self._one_writer, self._writer.begin() as connection:
-            yield connection
-
 
 def _used(connection: Connection) -> int:
     """Bytes of the pages that hold something."""
@@ -380,11 +292,6 @@ def _used(connection: Connection) -> int:
         int(connection.exec_driver_sql(f"PRAGMA {name}").scalar_one()) for name in ("page_size", "page_count", "freelist_count")
     )
     return size * (pages - free)
-
-
-def _begin(connection: Connection) -> None:
-    # A writer takes the lock at once: a transaction that reads first and writes later could be refused in the middle.
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get("write") else "BEGIN")
 
 
 def _told(connection: Connection, *where: ColumnElement[bool]) -> Iterator[Trajectory]:

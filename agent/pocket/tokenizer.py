@@ -86,6 +86,7 @@ class PocketTokenizer:
         self.end = ids[END]
         self.pad = ids[PAD]
         self.specials = len(SPECIALS)
+        self.stops = frozenset(range(self.specials))
         self._roles = {role: ids[token] for role, token in ROLES.items()}
         self._tokenizer.encode_special_tokens = True
 

@@ -156,14 +156,12 @@ def sleep_now(
 
 
 def _plan(home: Any) -> dict[str, Any]:
-    from daemon.life import SLEPT_UNTIL
-    from daemon.plan import plan_night
+    from daemon.plan import plan_now
     from daemon.run import read_config
     from memory.store import Store
 
     with Store(home.store, read_only=True) as store:
-        plan = plan_night(store.results(), int(store.note(SLEPT_UNTIL) or 0), read_config(home))
-    return plan.model_dump(mode="json")
+        return plan_now(home, store, store.results(), read_config(home)).model_dump(mode="json")
 
 
 def _tell_plan(plan: dict[str, Any]) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import quote
 
 import typer
 
@@ -89,30 +91,32 @@ def trajectories(
     as_json: Json = False,
 ) -> None:
     """What the agent said and saw: a list, one of them, or all of them as a file."""
-    from daemon.home import Home
-    from memory.store import Store
+    if out is not None:  # read from the file also while a daemon runs: too much for its socket
+        from daemon.home import Home
+        from memory.store import Store
 
-    with Store(Home.at(home).store, read_only=True) as store:
-        if out is not None:
+        with Store(Home.at(home).store, read_only=True) as store:
             typer.echo(f"wrote {store.export_jsonl(out)} trajectories to {out}")
-            return
-        if identity is not None:
-            one = store.trajectory(identity)
-            typer.echo(one.model_dump_json()) if as_json else typer.echo(_told(one))
-            return
-        found = store.trajectories()[-last:]
-    if as_json:
-        print_json([t.model_dump(mode="json") for t in found])
         return
-    rows = [(t.id, t.task_id, t.origin, len(t.steps), t.outcome or "going on", t.reason[:60]) for t in found]
+    if identity is not None:
+        one = _read(home, f"/trajectories/{quote(identity, safe='')}", lambda _, store: store.trajectory(identity))
+        print_json(one) if as_json else typer.echo(_told(one))
+        return
+    from daemon.views import trajectory_rows
+
+    found = _read(home, f"/trajectories?last={last}", lambda _, store: trajectory_rows(store, last))
+    if as_json:
+        print_json(found)
+        return
+    rows = [(t["id"], t["task"], t["origin"], t["steps"], t["outcome"] or "going on", t["why"][:60]) for t in found]
     print_table(("id", "task", "origin", "steps", "outcome", "why"), rows, "there is no trajectory yet")
 
 
-def _told(trajectory: Any) -> str:
-    lines = [f"{trajectory.task_id}  {trajectory.model}  adapter {trajectory.adapter or 'none'}", "", trajectory.prompt]
-    for step in trajectory.steps:
-        lines += [f"\n[{step.number}] {step.said}", *(f"    {line}" for line in step.observation.splitlines())]
-    return "\n".join([*lines, "", f"{trajectory.outcome or 'going on'}: {trajectory.reason}"])
+def _told(one: dict[str, Any]) -> str:
+    lines = [f"{one['task_id']}  {one['model']}  adapter {one['adapter'] or 'none'}", "", one["prompt"]]
+    for step in one["steps"]:
+        lines += [f"\n[{step['number']}] {step['said']}", *(f"    {line}" for line in step["observation"].splitlines())]
+    return "\n".join([*lines, "", f"{one['outcome'] or 'going on'}: {one['reason']}"])
 
 
 def nights(home: HomeOption = None, last: Last = 20, as_json: Json = False) -> None:
@@ -169,9 +173,9 @@ def adapters_list(home: HomeOption = None, as_json: Json = False) -> None:
 def adapters_show(adapter: str, home: HomeOption = None) -> None:
     """Where an adapter comes from, as JSON; its bytes are checked."""
     from consolidation.adapters import AdapterStore
-    from daemon.home import Home
 
-    typer.echo(AdapterStore(Home.at(home).adapters).get(adapter).model_dump_json(indent=2))
+    found = _read(home, f"/adapters/{quote(adapter, safe='')}", lambda place, _: AdapterStore(place.adapters).get(adapter))
+    typer.echo(json.dumps(found, indent=2))
 
 
 @adapters.command("promote")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import uuid
 from collections.abc import Iterator
@@ -9,6 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+
+def fill(file: Path) -> None:
+    """Let a file grow until its file system is full."""
+    with contextlib.suppress(OSError), file.open("ab", buffering=0) as ballast:
+        while ballast.write(b"\0" * 4096):
+            pass
 
 
 @contextmanager

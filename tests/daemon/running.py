@@ -53,17 +53,19 @@ def write_config(home: Path, count: int = 8, after: int = 4, more: str = "") -> 
     (home / "sleepyd.toml").write_text(SMALL.format(count=count, after=after) + more)
 
 
-def sleepyctl(*arguments: str) -> list[str]:
-    return [sys.executable, "-c", "from daemon.cli import main; main()", *arguments]
+def sleepyctl(*arguments: str, first: str = "") -> list[str]:
+    """The command line; `first` is Python that runs in the process before it."""
+    return [sys.executable, "-c", f"{first}\nfrom daemon.cli import main; main()", *arguments]
 
 
 def run(*arguments: str, timeout: float = 60, **options: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(sleepyctl(*arguments), capture_output=True, text=True, timeout=timeout, check=False, **options)
 
 
-def start(home: Path, **options: Any) -> subprocess.Popen[bytes]:
+def start(home: Path, first: str = "", **options: Any) -> subprocess.Popen[bytes]:
+    command = sleepyctl("run", "--home", str(home), first=first)
     with (home / "stderr.txt").open("ab") as errors:
-        return subprocess.Popen(sleepyctl("run", "--home", str(home)), stderr=errors, start_new_session=True, **options)
+        return subprocess.Popen(command, stderr=errors, start_new_session=True, **options)
 
 
 @contextmanager

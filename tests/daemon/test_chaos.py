@@ -5,6 +5,7 @@ import random
 import sqlite3
 import sys
 import time
+from collections import Counter
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from daemon.home import Home
 from daemon.plan import next_tasks
 from daemon.run import read_config
 from memory.store import Store
-from tests.daemon.running import descendants, is_training, kill, start, until, wait_for, write_config
+from tests.daemon.running import descendants, is_training, kill, start, status, until, wait_for, write_config
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="finds child processes in /proc")
 TASKS, AFTER = 8, 4
@@ -33,14 +34,16 @@ def none_exist(paths: list[Path]) -> bool:
     return not any(path.exists() for path in paths)
 
 
-def live_through(home: Path, kills: int, seed: int) -> int:
-    """Run the daemon until all is done, killing it or one of its processes `kills` times; returns how many kills hit."""
-    rng = random.Random(seed)
+def live_through(home: Path, kills: int, rng: random.Random, where: Counter[str]) -> int:
+    """Run the daemon until all is done, killing it or one of its processes up to `kills` times; returns how many kills hit.
+
+    Only a kill before the end of all work counts; `where` counts the states in which they hit.
+    """
     hits = 0
     while True:
         process = start(home)
         wait_for(home, process)
-        if hits >= kills:
+        if hits >= kills or finished(home):
             until(lambda: finished(home), "the end of all work", 600)
             kill(process.pid, 15)
             process.wait(30)
@@ -51,8 +54,11 @@ def live_through(home: Path, kills: int, seed: int) -> int:
         below = descendants(process.pid)
         training = [pid for pid in below if is_training(pid)]
         victim = rng.choice([process.pid, *(below[:1]), *training])
+        state = str(status(home)["state"])
+        if not finished(home):
+            hits += 1
+            where[f"{state}, {'daemon' if victim == process.pid else 'training' if victim in training else 'worker'}"] += 1
         kill(victim)
-        hits += 1
         if victim != process.pid:
             time.sleep(rng.random())
             kill(process.pid)
@@ -89,25 +95,33 @@ def check(home: Path) -> None:
 
 def test_a_few_kills(tmp_path: Path) -> None:
     write_config(tmp_path, TASKS, AFTER)
-    assert live_through(tmp_path, kills=5, seed=int(os.environ.get("CHAOS_SEED", "1"))) == 5
+    rng = random.Random(int(os.environ.get("CHAOS_SEED", "1")))
+    assert live_through(tmp_path, 5, rng, Counter()) > 0
     check(tmp_path)
-    with Store(tmp_path / "sleepy.db", read_only=True) as store:
-        assert any(night.verdict and night.verdict.promoted for night in store.nights())
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
 def test_a_hundred_kills(tmp_path: Path) -> None:
-    hits = 0
-    for life in range(12):
+    rng = random.Random(int(os.environ.get("CHAOS_SEED", "1")))
+    where: Counter[str] = Counter()
+    promoted = life = 0
+    while where.total() < 100:
         home = tmp_path / str(life)
         write_config(home, TASKS, AFTER)
-        hits += live_through(home, kills=9, seed=life)
+        live_through(home, 12, rng, where)
         check(home)
-    assert hits >= 100
+        with Store(home / "sleepy.db", read_only=True) as store:
+            promoted += sum(night.verdict is not None and night.verdict.promoted for night in store.nights())
+        life += 1
+        print(f"life {life}: {dict(where)}, {promoted} nights promoted", flush=True)
+    assert promoted > 0
+    assert {"awake", "asleep"} <= {place.partition(",")[0] for place in where}
 
 
 def test_a_life_without_trouble_is_what_the_checks_describe(tmp_path: Path) -> None:
     write_config(tmp_path, TASKS, AFTER)
-    live_through(tmp_path, kills=0, seed=0)
+    live_through(tmp_path, 0, random.Random(0), Counter())
     check(tmp_path)
+    with Store(tmp_path / "sleepy.db", read_only=True) as store:
+        assert any(night.verdict and night.verdict.promoted for night in store.nights())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import sqlite3
 import subprocess
@@ -347,3 +348,26 @@ def test_the_command_tells_it_to_people_and_to_programs_and_fails_if_something_d
     assert [one["name"] for one in json.loads(done.stdout) if one["verdict"] == "failed"] == ["configuration"]
     home.config.unlink()
     assert run("doctor", "--home", str(home.root)).returncode == 0
+
+
+@pytest.mark.skipif(shutil.which("sqlite3") is None, reason="the sqlite3 shell is not installed (apt-get install sqlite3)")
+def test_the_advice_for_a_damaged_store_saves_the_attempts_that_can_be_read(tmp_path: Path) -> None:
+    home = Home(tmp_path / ".sleepyd")
+    home.make()
+    fill(home.store, count=300)
+    content = bytearray(home.store.read_bytes())
+    page = len(content) // 2 // 4096 * 4096
+    content[page : page + 4096] = b"\xff" * 4096
+    home.store.write_bytes(content)
+    chapter = (REPOSITORY / "docs" / "daemon.md").read_text().partition("## When the store is damaged")[2].partition("\n## ")[0]
+    commands = [line[4:] for line in chapter.splitlines() if line.startswith("    ")]
+    assert commands.pop() == "sleepyctl run"
+    ours = f"sleepyctl() {{ {shlex.quote(sys.executable)} -c 'from daemon.cli import main; main()' \"$@\"; }}"
+    environment = {**os.environ, "HOME": str(tmp_path), "PYTHONPATH": str(REPOSITORY)}
+    environment.pop("SLEEPYD_HOME", None)
+    script = "\n".join(["set -eu", ours, *commands])
+    done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    kept = {json.loads(line)["id"] for line in (home.inbox / "ended.jsonl").read_text().splitlines()}
+    assert 295 <= len(kept) < 300
+    assert not home.store.exists()

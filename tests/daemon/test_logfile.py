@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from daemon.errors import DaemonError
-from daemon.logfile import NAME, Filter, FilterError, RotatingFile, follow, parse_since, read, render, timestamp
+from daemon.errors import DaemonError, FilterError
+from daemon.logfile import NAME, Filter, RotatingFile, follow, parse_since, read, render, timestamp
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 EVERYTHING = Filter()

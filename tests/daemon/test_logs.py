@@ -25,17 +25,16 @@ from daemon.errors import DaemonError
 from daemon.events import TABLE, Event, table
 from daemon.logfile import NAME, Filter, read
 from daemon.logs import (
-    LONGEST,
     LogConfig,
     Logger,
     bind_config,
     configure,
     get_logger,
     reconfigure,
-    redact,
     shutdown,
     within,
 )
+from daemon.redact import LONGEST, redact
 from memory.tasks import MergedFix, TaskSecret
 
 NOON = datetime(2026, 3, 1, 12, 0, 0, 5, tzinfo=UTC)

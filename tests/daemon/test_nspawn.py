@@ -26,7 +26,9 @@ from typing import Any
 
 import pytest
 
-from daemon.service import UNIT, Scope, ServiceStatus
+from daemon.service import Scope, ServiceStatus
+from daemon.service.texts import UNIT
+from tests.daemon import services
 
 pytestmark = pytest.mark.nspawn
 
@@ -37,6 +39,8 @@ OWNER = "sleeper"
 HOMES = {Scope.SYSTEM: Path("/srv", NASTY), Scope.USER: Path("/home", OWNER, NASTY)}
 UNITS = {Scope.SYSTEM: Path("/etc/systemd/system"), Scope.USER: Path("/home", OWNER, ".config/systemd/user")}
 QUICK = "[Service]\nRestartSec=200ms\nWatchdogSec=2s\n"
+
+scope = services.scope
 
 # Before it says that it is ready, it writes down what it sees of its surroundings.
 STAND_IN = """
@@ -353,13 +357,6 @@ def lingering(machine: Machine, logind: None) -> None:
     )
 
 
-@pytest.fixture(params=list(Scope))
-def scope(request: pytest.FixtureRequest) -> Scope:
-    scope = request.param
-    assert isinstance(scope, Scope)
-    return scope
-
-
 @pytest.fixture
 def service(scope: Scope, machine: Machine, lingering: None) -> Iterator[Service]:
     service = Service(machine, scope, CANDIDATES["stand-in"])
@@ -464,6 +461,63 @@ def test_bubblewrap_works_inside_the_hardened_unit(service: Service) -> None:
     assert service.machine.do(sys.executable, "-c", ask, user=OWNER) == "bubblewrap\n", "not even without the unit"
     service.install()
     assert service.seen()["sandbox"] == "bubblewrap", service.seen()["sandbox"]
+
+
+@pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed (apt-get install bubblewrap)")
+@pytest.mark.parametrize(
+    ("setting", "works"),
+    [
+        ("NoNewPrivileges=yes", True),
+        ("RestrictNamespaces=cgroup ipc net mnt pid user uts", True),
+        ("RestrictNamespaces=cgroup ipc net mnt pid user", False),
+        ("ProtectHostname=yes", False),
+        ("ProcSubset=pid", False),
+        ("ProtectKernelTunables=yes", False),
+        ("RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6", False),
+        ("SystemCallFilter=@system-service @mount sethostname", True),
+        ("SystemCallFilter=@system-service sethostname", False),
+        ("SystemCallFilter=@system-service @mount", False),
+    ],
+)
+def test_what_the_unit_leaves_out_would_break_bubblewrap(machine: Machine, setting: str, works: bool) -> None:
+    machine.do("mount", "-o", "remount,bind,rw", "/proc/sys")
+    ask = "from agent.sandbox import probe; print(probe(trusted_generated=False).name)"
+    options = [f"--uid={OWNER}", f"--setenv=PYTHONPATH={REPOSITORY}", "--property=SystemCallErrorNumber=EPERM"]
+    argv = ["systemd-run", "--quiet", "--wait", "--pipe", *options, f"--property={setting}", sys.executable, "-c", ask]
+    answer = machine.run(argv)
+    assert (answer.stdout == "bubblewrap\n") == works, answer.stderr
+    assert works or "SandboxError" in answer.stderr
+
+
+# What only the machine's manager can do
+
+
+def run_by_a_users_own(machine: Machine, settings: Sequence[str], *argv: str) -> subprocess.CompletedProcess[str]:
+    runtime = f"XDG_RUNTIME_DIR=/run/user/{machine.do('id', '-u', OWNER).strip()}"
+    options = [f"--property={setting}" for setting in settings]
+    return machine.run(["env", runtime, "systemd-run", "--user", "--quiet", "--wait", "--pipe", *options, *argv], OWNER)
+
+
+@pytest.mark.parametrize(
+    ("setting", "capability"),
+    [("CapabilityBoundingSet=", 0), ("PrivateDevices=yes", 27), ("ProtectClock=yes", 25), ("ProtectKernelModules=yes", 16)],
+)
+def test_a_users_own_systemd_drops_no_capability(machine: Machine, lingering: None, setting: str, capability: int) -> None:
+    """Numbers as in capability.h; a container lacks some, and what is not there need not be dropped."""
+    found = re.search(r"^CapBnd:\t(\w+)$", machine.do("cat", "/proc/1/status"), re.M)
+    assert found is not None
+    has = bool(int(found[1], 16) >> capability & 1)
+    assert run_by_a_users_own(machine, [setting], "true").returncode == (218 if has else 0)
+
+
+def test_a_users_own_systemd_hides_nothing_without_a_user_namespace(machine: Machine, lingering: None) -> None:
+    look = ["readlink", "/proc/self/ns/mnt", "/proc/self/ns/user"]
+    settings = ["ProtectSystem=strict", "ProtectHome=yes", "PrivateTmp=yes"]
+    plain, hidden = (run_by_a_users_own(machine, chosen, *look).stdout.split() for chosen in ([], settings))
+    assert len(plain) == len(hidden) == 2
+    assert hidden == plain or hidden[1] != plain[1]
+    if machine.do("systemctl", "--version").startswith("systemd 252 "):
+        assert hidden == plain
 
 
 def test_a_daemon_that_cannot_start_does_not_try_for_ever(service: Service) -> None:

@@ -22,21 +22,11 @@ import pytest
 
 from daemon.config import LifeConfig
 from daemon.errors import DaemonError
-from daemon.service import (
-    LABEL,
-    LONGEST,
-    MARKER,
-    Launchd,
-    Scope,
-    ServiceLimits,
-    ServicePlan,
-    default_executable,
-    plan_service,
-    plist_text,
-    run_command,
-    service_manager,
-    unit_text,
-)
+from daemon.service import Scope, ServiceLimits, ServicePlan, default_executable, plan_service, run_command, service_manager
+from daemon.service.launchd import Launchd
+from daemon.service.plan import LONGEST
+from daemon.service.texts import LABEL, MARKER, plist_text, unit_text
+from tests.daemon import services
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NASTY = """a "b" 'c' 50% %n $HOME ${HOME} d\\e ; @HOME@ <x>&amp; #if \u00e9"""
@@ -50,6 +40,8 @@ EXPOSURE = {Scope.SYSTEM: 29, Scope.USER: 75}
 OTHER_VERSIONS = 5
 """How much more another version may find; each has its own list."""
 
+scope = services.scope
+
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
@@ -61,13 +53,6 @@ def home(tmp_path: Path) -> Path:
 @pytest.fixture
 def executable(tmp_path: Path) -> Path:
     return program(tmp_path / "sleepyd")
-
-
-@pytest.fixture(params=list(Scope))
-def scope(request: pytest.FixtureRequest) -> Scope:
-    scope = request.param
-    assert isinstance(scope, Scope)
-    return scope
 
 
 @pytest.fixture
@@ -420,7 +405,7 @@ def test_launchd_installs_asks_and_uninstalls(launchd: Launchd, launchctl: Launc
     assert done.status == launchd.status()
     assert (done.status.installed, done.status.enabled, done.status.active, done.status.pid) == (True, True, True, 4242)
     assert (done.status.manager, done.status.state, done.status.since) == ("launchd", "running", None)
-    assert "--scope system" in done.advice[0]
+    assert "--system" in done.advice[0]
     assert launchd.uninstall()
     status = launchd.status()
     assert (status.installed, status.enabled, status.active, status.pid, status.state) == (

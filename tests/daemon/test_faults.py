@@ -1,0 +1,381 @@
+"""What goes wrong around a running daemon: clocks, disks, memory, damaged files, impatient owners."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import time
+from collections.abc import Iterable
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, cast
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from consolidation.adapters import AdapterStore
+from consolidation.skill import Publisher
+from daemon.config import Config, ResourceConfig, SleepConfig
+from daemon.errors import NoDaemonError
+from daemon.events import Event
+from daemon.home import Home
+from daemon.life import Life
+from daemon.logs import Logger
+from daemon.plan import next_tasks
+from daemon.run import read_config
+from daemon.schedule import NightSchedule
+from daemon.states import State
+from daemon.worker import Reply, Request
+from daemon.workers import Worker
+from eval.pocket.stream import PocketStream
+from memory.nights import Night, Verdict
+from memory.store import Store
+from memory.trajectories import Outcome, Step, Trajectory
+from tests.daemon.disks import fill, mounted
+from tests.daemon.running import daemon, kill, run, sleepyctl, status, until, write_config
+
+DAY, HOUR, TICK = timedelta(days=1), timedelta(hours=1), timedelta(minutes=10)
+CLOCK_IN_A_FILE = """
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+import daemon.run
+
+def now():
+    return datetime.fromtimestamp(Path("{clock}").stat().st_mtime, UTC)
+
+daemon.run.Life, daemon.run.TICK_SECONDS = partial(daemon.run.Life, now=now), 0.1
+"""
+
+
+def settle(store: Store, config: Config, count: int) -> None:
+    """Let the next tasks end unresolved: a night can learn their merged fixes."""
+    over = {result.task_id for result in store.results()}
+    for task in PocketStream.of(next_tasks(config.tasks, over, count)).tasks():
+        store.add_task(task)
+        ids = {"id": task.id, "task_id": task.id, "repo": task.repo}
+        told = Trajectory(**ids, prompt=task.issue, model="m", started_at=datetime.now(UTC), config_hash="")
+        store.began(told)
+        store.stepped(told, Step(number=0, said="s" * 500, observation="o" * 2000, tool="search"))
+        told.outcome = Outcome.UNRESOLVED
+        store.ended(told, settles=True)
+
+
+def after_a_day(root: Path, count: int = 12) -> Home:
+    """A state directory in which all tasks have ended, and a night is worth it."""
+    write_config(root, count=count, after=0)
+    home = Home(root)
+    home.make()
+    with Store(home.store) as store:
+        settle(store, read_config(home), count)
+    return home
+
+
+def settings(**values: object) -> dict[str, str]:
+    return {**os.environ, **{f"SLEEPYD_{name.upper()}": str(value) for name, value in values.items()}}
+
+
+QUICK = {"night__lora__epochs": 1, "guard__tasks": 2, "night__gate__min_tasks": 2}
+IN_VAIN = {"night__lora__batch_size": 1000}
+"""A night that ends before it trains, because there is too little for a batch."""
+
+
+def logged(home: Home, event: Event) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (home.logs / "sleepyd.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["event"] == event]
+
+
+# Clocks
+
+
+@dataclass
+class Ear:
+    """A log that only remembers."""
+
+    heard: list[tuple[Event, dict[str, Any]]] = field(default_factory=list)
+
+    def info(self, event: Event, /, **fields: Any) -> None:
+        self.heard.append((event, fields))
+
+    warning = error = info
+
+
+class Dreamer:
+    """In the worker's place: a day of one task, and nights that take no time."""
+
+    pid, busy = None, False
+
+    def __init__(self, life: Life) -> None:
+        self.life = life
+
+    async def ask(self, request: Request) -> Reply:
+        store, now = self.life.store, self.life.now()
+        if request.do == "play":
+            settle(store, request.config, 1)
+            return Reply(done={"taken": 0})
+        night = Night(id=now.isoformat(), started_at=now, strategy="s", seed=0, config_hash="c")
+        store.open_night(night)
+        self.life._from_worker(Event.NIGHT_OPENED, {"night": night.id})
+        verdict = Verdict(promoted=False, why="only dreamt")
+        store.close_night(night.model_copy(update={"ended_at": now, "verdict": verdict}))
+        return Reply(done={})
+
+    def request_stop(self) -> None:
+        pass
+
+    kill = request_stop
+
+    async def close(self) -> None:
+        pass
+
+
+def openings(home: Home, sleep: SleepConfig, ticks: Iterable[datetime], ear: Ear) -> list[datetime]:
+    """The openings of the window for which a whole life on these ticks of the clock held a night, in order."""
+    home.make()
+    clock = [next(iter(ticks))]
+
+    async def live(store: Store) -> None:
+        config = Config(sleep=sleep, resources=ResourceConfig(free_disk_mb=0))
+        life = Life(home, config, store, cast(Logger, ear), "0", lambda: clock[0])
+        life.worker = cast(Worker, Dreamer(life))
+        living = asyncio.create_task(life.run())
+
+        async def settled() -> None:
+            while not living.done() and (life.state is not State.AWAKE or life.wishes.sleep or not life.holding):
+                await asyncio.sleep(0)
+
+        await settled()
+        for clock[0] in ticks:
+            life.tick()
+            await settled()
+        life.ask_stop("the end")
+        await living
+
+    with Store(home.store) as store:
+        asyncio.run(live(store))
+        opened = [NightSchedule(sleep).opened(night.started_at) for night in store.nights()]
+    return [opening for opening in opened if opening is not None]
+
+
+def every(begin: datetime, end: datetime) -> list[datetime]:
+    return [begin + number * TICK for number in range((end - begin) // TICK)]
+
+
+@pytest.mark.parametrize("shift", [DAY, -DAY])
+@pytest.mark.parametrize("hour", [1, 3, 12])
+def test_a_clock_set_a_day_wrong_for_an_hour_costs_no_night_and_brings_none_twice(
+    tmp_path: Path, hour: int, shift: timedelta
+) -> None:
+    begin, wrong = datetime(2026, 6, 9, 12, tzinfo=UTC), datetime(2026, 6, 11, hour, tzinfo=UTC)
+    end = begin + 4 * DAY
+    ticks = [*every(begin, wrong), *every(wrong + shift, wrong + shift + HOUR), *every(wrong + HOUR, end)]
+    ear = Ear()
+    nights = openings(Home(tmp_path / "state"), SleepConfig(timezone="UTC", min_resolved=1), ticks, ear)
+    assert sorted(nights) == [datetime(2026, 6, day, 2, tzinfo=UTC) for day in (10, 11, 12, 13)]
+    jumps = [fields["seconds"] / DAY.total_seconds() for event, fields in ear.heard if event is Event.CLOCK_JUMPED]
+    assert [round(days) for days in jumps if abs(days) > 0.5] == [shift.days, -shift.days]
+
+
+@pytest.mark.parametrize("suspended", [False, True])
+@pytest.mark.parametrize("first", ["2026-03-29", "2026-10-25"])
+def test_where_the_clocks_change_within_the_window_each_date_has_its_one_night(
+    tmp_path: Path, first: str, suspended: bool
+) -> None:
+    berlin = ZoneInfo("Europe/Berlin")
+    begin = datetime.fromisoformat(f"{first}T12:00").replace(tzinfo=berlin).astimezone(UTC) - DAY
+    ticks = every(begin, begin + 2 * DAY)
+    if suspended:
+        ticks = [tick for tick in ticks if not 1 <= tick.astimezone(berlin).hour < 7]
+    sleep = SleepConfig(window="02:30-06:00", timezone="Europe/Berlin", min_resolved=1)
+    nights = openings(Home(tmp_path / "state"), sleep, ticks, Ear())
+    dates = [night.astimezone(berlin).date() for night in nights]
+    assert dates == [(begin + days * DAY).date() for days in (1, 2)]
+
+
+def test_a_laptop_that_slept_through_the_opening_holds_one_night_and_a_clock_set_to_and_fro_no_other(tmp_path: Path) -> None:
+    home, clock = after_a_day(tmp_path / "state"), tmp_path / "clock"
+    clock.touch()
+
+    def set_clock(text: str) -> None:
+        moment = datetime.fromisoformat(f"2026-06-{text}:00Z").timestamp()
+        os.utime(clock, (moment, moment))
+
+    set_clock("11T01:00")
+    env = settings(sleep__window="02:00-06:00", sleep__timezone="UTC", **IN_VAIN)
+    with daemon(home.root, first=CLOCK_IN_A_FILE.format(clock=clock), env=env):
+        set_clock("11T07:30")
+        until(lambda: status(home.root)["nights"] == 1, "the night")
+        for number, text in enumerate(("12T07:30", "11T07:30", "12T07:30", "13T02:00"), 2):
+            set_clock(text)
+            until(lambda number=number: len(logged(home, Event.CLOCK_JUMPED)) == number, "the jump to be noticed")  # type: ignore[misc]
+        until(lambda: len(logged(home, Event.NIGHT_DUE)) == 3, "the next opening")
+        now = status(home.root)
+    due = [line["why"] for line in logged(home, Event.NIGHT_DUE)]
+    assert due == [f"the window opened at 2026-06-{day}T02:00:00+00:00" for day in (11, 12, 13)]
+    jumps = [line["seconds"] for line in logged(home, Event.CLOCK_JUMPED)]
+    assert jumps == pytest.approx([6.5 * 3600, 86400, -86400, 86400, 18.5 * 3600], abs=60)
+    assert (now["nights"], now["night_deferred"]) == (1, "no task has ended since the last night")
+
+
+# A damaged store
+
+
+def damage(path: Path, table: str) -> None:
+    """Overwrite the page at which a table begins, behind SQLite's back."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        (page,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (table,)).fetchone()
+        (size,) = connection.execute("PRAGMA page_size").fetchone()
+    with path.open("r+b") as file:
+        file.seek((page - 1) * size)
+        file.write(b"\xff" * size)
+
+
+def tells_of_damage(text: str) -> bool:
+    return "sleepy.db cannot be read as a store" in text and "move it away" in text
+
+
+def check_owner_is_told(home: Home) -> None:
+    told = run("status", "--home", str(home.root))
+    assert tells_of_damage(told.stdout + told.stderr)
+    assert "Traceback" not in told.stderr
+    doctor = run("doctor", "--json", "--home", str(home.root))
+    (found,) = [one for one in json.loads(doctor.stdout) if one["name"] == "store"]
+    assert (doctor.returncode, found["verdict"], "When the store is damaged" in found["advice"]) == (1, "failed", True)
+
+
+@pytest.mark.parametrize("table", ["steps", "nights"])  # read by the worker, and by the daemon itself
+def test_a_store_damaged_while_it_runs_is_complained_of_once_and_not_written_to_again(tmp_path: Path, table: str) -> None:
+    home = after_a_day(tmp_path, count=12)
+    with daemon(home.root) as process:
+        damage(home.store, table)
+        home.config.write_text(home.config.read_text().replace("count = 12", "count = 20"))
+
+        def complaints() -> list[dict[str, Any]]:
+            return [line for line in logged(home, Event.DAEMON_ERROR) if tells_of_damage(line["error"]) and "path" not in line]
+
+        until(lambda: complaints() != [], "the complaint", 30)
+        begun = len(logged(home, Event.TASK_STARTED))
+        check_owner_is_told(home)
+        time.sleep(1.5)  # longer than the first wait for another attempt
+        assert len(complaints()) == 1
+        assert len(logged(home, Event.TASK_STARTED)) == begun
+        kill(process.pid, signal.SIGTERM)
+        if process.wait(20) != 0:
+            assert tells_of_damage((home.root / "stderr.txt").read_text().splitlines()[-1])
+
+
+def test_a_store_that_was_damaged_before_the_start_ends_it_with_one_clear_error(tmp_path: Path) -> None:
+    home = after_a_day(tmp_path)
+    damage(home.store, "task_results")
+    before = home.store.read_bytes()
+    done = run("run", "--home", str(home.root))
+    assert done.returncode == 1
+    assert tells_of_damage(done.stderr.splitlines()[-1])
+    assert len(logged(home, Event.DAEMON_ERROR)) == 1
+    assert home.store.stat().st_size == len(before)
+    check_owner_is_told(home)
+
+
+# Too little room
+
+
+def test_a_disk_that_fills_up_during_a_night_costs_only_time(tmp_path: Path) -> None:
+    with mounted(tmp_path / "disk", "size=24m") as disk:
+        home, ballast = after_a_day(disk / "home"), disk / "ballast"
+        with daemon(home.root, env=settings(**QUICK)) as process:
+            assert run("sleep-now", "--home", str(home.root)).returncode == 0
+            until(lambda: status(home.root)["doing"]["step"].startswith("train"), "training")
+            fill(ballast)
+            until(lambda: process.poll() is not None or "free some space" in status(home.root)["holding"], "the complaint")
+            assert process.poll() is None, (home.root / "stderr.txt").read_text()[-2000:]
+            assert (status(home.root)["state"], status(home.root)["live"]) == ("awake", {})
+            ballast.unlink()
+            assert run("resume", "--home", str(home.root)).returncode == 0
+            until(lambda: status(home.root)["nights"] == 1, "the night's end")
+            now = status(home.root)
+        assert now["last_verdict"]["why"]
+        assert bool(now["live"]) == now["last_verdict"]["promoted"]
+        Publisher(home.live, AdapterStore(home.adapters)).routes()  # every byte of what is live is what its name says
+        assert logged(home, Event.DISK_LOW)
+        assert logged(home, Event.DISK_RECOVERED)
+        with Store(home.store) as store:
+            assert store.check() == ""
+
+
+def test_a_training_that_needs_more_memory_than_it_may_ends_the_night_and_nothing_else(tmp_path: Path) -> None:
+    home = after_a_day(tmp_path)
+    cap = settings(resources__training_memory_mb=512, night__lora__batch_size=12, life__crashes=2)
+    with daemon(home.root, env=cap) as process:
+        assert run("sleep-now", "--home", str(home.root)).returncode == 0
+        until(lambda: status(home.root)["nights"] == 1, "the night's end")
+        now = status(home.root)
+        assert (now["last_verdict"]["promoted"], now["live"]) == (False, {})
+        assert "2 crashes at step train bank" in now["last_verdict"]["why"]
+        assert "memory" in now["last_verdict"]["why"], "the owner must learn what to change"
+        home.config.write_text(home.config.read_text().replace("count = 12", "count = 13"))
+        until(lambda: status(home.root)["tasks_ended"] == 13, "the next task")
+        assert process.poll() is None
+
+
+def test_a_state_directory_that_became_read_only_is_refused_with_one_line_and_can_still_be_looked_at(tmp_path: Path) -> None:
+    used = after_a_day(tmp_path / "used")
+    with mounted(tmp_path / "disk", "size=24m") as disk:
+        home = Home(disk / "home")
+        with Store(used.store) as store:
+            store.set_note("unwritten", "yes")
+            shutil.copytree(used.root, home.root)  # as after a crash, with a log beside the store
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        done = run("run", "--home", str(home.root))
+        assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+        assert f"{home.root}: cannot be used as the state directory" in done.stderr
+        told = run("status", "--json", "--home", str(home.root))
+        assert (told.returncode, json.loads(told.stdout)["tasks_ended"]) == (3, 12)
+
+
+# Its owner
+
+
+def test_twenty_commands_at_once_are_all_answered_and_the_work_goes_on(tmp_path: Path) -> None:
+    home = after_a_day(tmp_path)
+    home.config.write_text(home.config.read_text().replace("count = 12", "count = 0"))
+    with daemon(home.root, env=settings(**IN_VAIN)) as process:
+        until(lambda: status(home.root)["doing"]["tasks"] != [], "a task")
+        asked = [
+            subprocess.Popen(
+                sleepyctl(*command, "--home", str(home.root)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            )
+            for command in 5 * (["status"], ["sleep-now"], ["pause"], ["resume"])
+        ]
+        for number, one in enumerate(asked):
+            out, error = one.communicate(timeout=60)
+            refused = number % 4 == 1 and ("no night would be held" in out or "asleep already" in error or "is paused" in error)
+            assert one.returncode == 0 or (one.returncode == 1 and refused), out + error
+        assert run("resume", "--home", str(home.root)).returncode == 0
+        ended = status(home.root)["tasks_ended"]
+        until(lambda: status(home.root)["tasks_ended"] > ended, "more tasks")
+        assert process.poll() is None
+    assert [line for line in logged(home, Event.DAEMON_ERROR) if "path" in line] == []
+
+
+def test_with_its_lock_file_deleted_it_still_keeps_a_second_one_out(tmp_path: Path) -> None:
+    home = after_a_day(tmp_path)
+    with daemon(home.root) as process:
+        home.lock.unlink()
+        try:
+            second = run("run", "--home", str(home.root), timeout=15)
+        except subprocess.TimeoutExpired:
+            pytest.fail("a second daemon runs")
+        assert second.returncode == 1
+        assert f"PID {process.pid}" in second.stderr.splitlines()[-1]
+        try:
+            assert status(home.root)["pid"] == process.pid
+        except NoDaemonError:
+            pytest.fail("the second one took the first one's socket away")
