@@ -9,6 +9,10 @@ class ModelError(AgentError):
     """A model could not be loaded or did not answer."""
 
 
+class ModelUnavailable(ModelError):
+    """The server of a model does not answer now; it may later, and nothing is lost by waiting."""
+
+
 class SandboxError(AgentError):
     """No sandbox may run this code on this machine."""
 

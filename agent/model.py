@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, Protocol
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -28,7 +29,10 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Completion:
-    """One answer. `prompt_tokens` counts the whole context, `cached_tokens` those not computed again."""
+    """One answer. `prompt_tokens` counts the whole context, `cached_tokens` those not computed again.
+
+    `thinking` is what a reasoning model said to itself; it counts as completion, and is never executed.
+    """
 
     text: str
     prompt_tokens: int
@@ -36,6 +40,7 @@ class Completion:
     cached_tokens: int = 0
     seconds: float = 0.0
     finish_reason: Literal["stop", "length", "context"] = "stop"
+    thinking: str = ""
 
 
 class Model(Protocol):
@@ -43,14 +48,24 @@ class Model(Protocol):
 
     `complete` takes one conversation per row and returns answers in the same order. `keys` name
     the conversations across calls, so that an engine can keep their KV cache between turns;
-    `forget` frees what was kept.
+    `forget` frees what was kept. `system` is what the model must be told before it can take a turn;
+    nothing, if it was trained on the protocol.
     """
 
     name: str
+    system: str
 
     @property
     def fingerprint(self) -> str:
         """Hash of everything that decides an answer: weights, tokenizer, template, adapter."""
+        ...
+
+    def use(self, adapter: Path | None) -> None:
+        """Serve this adapter folder (PEFT layout) from the next completion on, or with None the bare base.
+
+        Raises:
+            ModelError: the engine cannot serve it; what was served before, or the bare base, goes on.
+        """
         ...
 
     def complete(
@@ -61,4 +76,12 @@ class Model(Protocol):
 
     def forget(self, keys: Sequence[str]) -> None:
         """Free what was kept of these conversations."""
+        ...
+
+    def unload(self) -> None:
+        """Give the memory of the weights back, where it is this model's to give; the next completion takes it again.
+
+        Raises:
+            ModelError: it cannot be seen that the memory is free.
+        """
         ...

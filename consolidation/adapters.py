@@ -1,29 +1,38 @@
-"""The adapter store: content-addressed folders in PEFT layout, each with a manifest."""
+"""The adapter store: content-addressed folders in PEFT layout, each with a manifest, and what was judged of it beside."""
 
 from __future__ import annotations
 
 import hashlib
 import shutil
-import tempfile
-from datetime import datetime
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from consolidation.errors import AdapterError
-from memory.files import sync, write_whole
+from consolidation.layouts import made_whole
+from memory.files import write_whole
 
 MANIFEST = "manifest.json"
+STANDING = "state.json"
 ARTEFACTS = ("adapter_config.json", "adapter_model.safetensors")
+State = Literal["candidate", "rejected", "passed"]
 
 
 class Manifest(BaseModel):
-    """Where an adapter comes from. `scope` lists the repositories it serves; others get the base."""
+    """Where an adapter comes from. `scope` lists the repositories it serves; others get the base.
+
+    What was not known when it was written is empty: older manifests name no rank, alpha and targets, and an imported
+    adapter has no losses (0 is no loss that training could end with).
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    created_at: datetime
+    created_at: AwareDatetime
     base: str
+    """Hash of the base model it was trained on."""
     strategy: str
     seed: int
     data: str
@@ -33,16 +42,34 @@ class Manifest(BaseModel):
     config_hash: str
     loss_first: float
     loss_last: float
+    rank: int = 0
+    alpha: float = 0.0
+    """As it is served; the weight change is alpha / rank * B @ A."""
+    targets: tuple[str, ...] = ()
+    """Kinds of layers that are adapted, such as `q_proj`."""
+
+
+class Standing(BaseModel):
+    """What the gate found. Whether a passed adapter is live or retired is for the routing table to say."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    state: State = "candidate"
+    why: str = ""
+    scores: dict[str, float] = {}
+    judged_at: datetime | None = None
 
 
 class Adapter(BaseModel):
-    """A stored adapter: `id` is the hash of its artefacts."""
+    """A stored adapter: `id` is the hash of its artefacts. `damaged` says why it cannot be used; empty if it can."""
 
     model_config = ConfigDict(frozen=True)
 
     id: str
     folder: Path
     manifest: Manifest
+    standing: Standing = Standing()
+    damaged: str = ""
 
 
 def artefact_hash(folder: Path) -> str:
@@ -61,47 +88,96 @@ def artefact_hash(folder: Path) -> str:
 
 
 class AdapterStore:
-    """Adapters below one folder; an adapter is there whole or not at all, and never changes."""
+    """Adapters below one folder; an adapter is there whole or not at all, and never changes. Its standing can."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     def admit(self, trained: Path, manifest: Manifest) -> Adapter:
-        """Copy a trained adapter's artefacts into the store under their content hash."""
+        """Copy a trained adapter's artefacts into the store under their content hash; a candidate, if it is new.
+
+        Raises:
+            AdapterError: it is not there, changes while it is copied, or cannot be written.
+        """
         identity = artefact_hash(trained)
         folder = self.root / identity
         if not folder.exists():
-            self.root.mkdir(parents=True, exist_ok=True)
-            temporary = Path(tempfile.mkdtemp(prefix=".admit-", dir=self.root))
-            for name in ARTEFACTS:
-                shutil.copyfile(trained / name, temporary / name)
-                sync(temporary / name)
-            write_whole(temporary / MANIFEST, manifest.model_dump_json(indent=2))
-            temporary.rename(folder)
-            sync(self.root)
+            with made_whole(folder) as made:
+                made.mkdir()
+                for name in ARTEFACTS:
+                    shutil.copyfile(trained / name, made / name)
+                if artefact_hash(made) != identity:
+                    raise AdapterError(f"{trained} was changed while it was copied; try again")
+                write_whole(made / MANIFEST, manifest.model_dump_json(indent=2))
         return self.get(identity)
 
-    def get(self, identity: str) -> Adapter:
-        """A stored adapter, its bytes checked against its name.
+    def get(self, identity: str, base: str = "") -> Adapter:
+        """A stored adapter, its bytes checked against its name, and the base it was trained on against `base` (a hash).
 
         Raises:
-            AdapterError: if it is not there, damaged, or was changed.
+            AdapterError: if it is not there, damaged, was changed, or belongs to another base.
         """
         folder = self.root / identity
-        if not folder.is_dir():
+        if not folder.is_dir() or folder.parent != self.root or identity in ("", ".", ".."):
             raise AdapterError(f"no adapter {identity!r} in {self.root}; `sleepyctl adapters list` shows what there is")
         found = artefact_hash(folder)
         if found != identity:
             raise AdapterError(f"{folder} was changed: its content is {found}; delete the folder and roll back")
-        try:
-            manifest = Manifest.model_validate_json((folder / MANIFEST).read_text(encoding="utf-8"))
-        except (OSError, ValidationError) as error:
-            raise AdapterError(f"{folder / MANIFEST}: not a manifest ({error})") from error
-        return Adapter(id=identity, folder=folder, manifest=manifest)
+        adapter = Adapter(id=identity, folder=folder, manifest=_manifest(folder), standing=_standing(folder))
+        if base and adapter.manifest.base != base:
+            raise AdapterError(
+                f"adapter {identity} was trained on base model {adapter.manifest.base}, not on {base}; "
+                "serve its own base, or train again on this one"
+            )
+        return adapter
+
+    def judge(self, identity: str, state: State, why: str = "", scores: Mapping[str, float] | None = None) -> Adapter:
+        """Record what the gate found; the last judgement counts.
+
+        Raises:
+            AdapterError: see `get`.
+        """
+        folder = self.get(identity).folder
+        standing = Standing(state=state, why=why, scores=dict(scores or {}), judged_at=datetime.now(UTC))
+        write_whole(folder / STANDING, standing.model_dump_json(indent=2))
+        return self.get(identity)
 
     def list(self) -> list[Adapter]:
-        """All adapters, oldest first."""
+        """All adapters, oldest first. A damaged one says so; what is not known of it is empty."""
         if not self.root.is_dir():
             return []
-        found = [self.get(path.name) for path in self.root.iterdir() if path.is_dir() and not path.name.startswith(".")]
-        return sorted(found, key=lambda adapter: adapter.manifest.created_at)
+        names = [path.name for path in self.root.iterdir() if path.is_dir() and not path.name.startswith(".")]
+        return sorted((self._any(name) for name in names), key=lambda adapter: (adapter.manifest.created_at, adapter.id))
+
+    def _any(self, identity: str) -> Adapter:
+        try:
+            return self.get(identity)
+        except AdapterError as error:
+            folder, why = self.root / identity, str(error)
+        try:
+            manifest = _manifest(folder)
+        except AdapterError:
+            try:
+                made = datetime.fromtimestamp(folder.stat().st_mtime, UTC)
+            except OSError:  # it was removed meanwhile
+                made = datetime.now(UTC)
+            unknown = {"base": "", "strategy": "unknown", "seed": 0, "data": "", "scope": (), "config_hash": ""}
+            manifest = Manifest.model_validate({"created_at": made, **unknown, "loss_first": 0.0, "loss_last": 0.0})
+        return Adapter(id=identity, folder=folder, manifest=manifest, damaged=why)
+
+
+def _manifest(folder: Path) -> Manifest:
+    try:
+        return Manifest.model_validate_json((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise AdapterError(f"{folder / MANIFEST}: not a manifest ({error})") from error
+
+
+def _standing(folder: Path) -> Standing:
+    path = folder / STANDING
+    if not path.exists():
+        return Standing()
+    try:
+        return Standing.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise AdapterError(f"{path}: not a judgement ({error}); delete it, and the adapter is a candidate again") from error

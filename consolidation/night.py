@@ -180,6 +180,8 @@ class Sleeper:
         before = self._once(report, "before", lambda: {"live": self.publisher.live()})
         candidate = {**before["live"], **report.adapters}
         verdict = Verdict.model_validate(self._once(report, "guards", lambda: self._judge(candidate)))
+        for identity in report.adapters.values():
+            self.publisher.adapters.judge(identity, "passed" if verdict.promoted else "rejected", verdict.why, verdict.numbers)
         if verdict.promoted:
             self._once(report, "publish", lambda: self._publish(candidate))
         self._close(report, kept.pairs, candidate, verdict)
@@ -206,6 +208,9 @@ class Sleeper:
             config_hash=night.config_hash,
             loss_first=trained.loss_first,
             loss_last=trained.loss_last,
+            rank=self.config.lora.rank,
+            alpha=self.config.lora.alpha * self.config.lora.serving_scale,
+            targets=self.config.lora.targets,
         )
         adapter = self.publisher.adapters.admit(trained.folder, manifest).id
         return {"trained": trained.model_dump(mode="json"), "adapter": adapter}

@@ -7,7 +7,7 @@ the routed system as a whole.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from consolidation.adapters import AdapterStore
@@ -25,11 +25,17 @@ def skill_id(adapters: Mapping[str, str]) -> str:
 
 
 class Publisher:
-    """Keeps the live routing table in one file that is replaced atomically; remembers the one before."""
+    """Keeps the live routing table in one file that is replaced atomically; remembers the one before.
 
-    def __init__(self, folder: Path, adapters: AdapterStore) -> None:
+    `serve` has a server serve the new table before it counts as live; if it fails, nothing is live that was not.
+    """
+
+    def __init__(
+        self, folder: Path, adapters: AdapterStore, serve: Callable[[Mapping[str, Path]], None] = lambda routes: None
+    ) -> None:
         self.folder = folder
         self.adapters = adapters
+        self._serve = serve
 
     def live(self) -> dict[str, str]:
         """Repository to adapter id of what is live; empty for the bare base."""
@@ -46,9 +52,10 @@ class Publisher:
 
     def make_live(self, adapters: Mapping[str, str]) -> None:
         """Put a routing table to work; every adapter's bytes are checked first. What is live already stays as it is."""
-        self.routes(adapters)
+        routes = self.routes(adapters)
         if (self.folder / LIVE).exists() and self.live() == dict(adapters):
             return
+        self._serve(routes)
         self._write(PREVIOUS, self.live())
         self._write(LIVE, adapters)
 

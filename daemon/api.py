@@ -89,6 +89,10 @@ class AdapterRow(_Message):
     pinned: bool
     bytes: int
     loss_last: float
+    state: str
+    """candidate, rejected, live, or retired."""
+    damaged: str = ""
+    """What is wrong with its files."""
 
 
 class PromoteRequest(_Message):

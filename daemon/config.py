@@ -21,6 +21,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from agent.loop import Budget
+from agent.models.engines import ModelConfig
 from consolidation.night import NightConfig
 from daemon.errors import DaemonError
 from daemon.logs import LogConfig
@@ -123,17 +124,6 @@ class GuardConfig(_Settings):
     tasks: int = Field(default=320, ge=1)
     """Held-out base-skill tasks. An adapter flips many of them one way or the other, so that few could not
     tell no change from a drop of the gate's margin."""
-
-
-class ModelConfig(_Settings):
-    """What serves the agent."""
-
-    kind: Literal["pocket"] = "pocket"
-    """The engine: `pocket` is the model that ships with the program."""
-    threads: int = Field(default=0, ge=0)
-    """Threads of the served model; 0 for as many as the night may use."""
-    unload_after_minutes: float = Field(default=10.0, gt=0)
-    """The model leaves memory after this long without work."""
 
 
 class ResourceConfig(_Settings):

@@ -151,6 +151,7 @@ def control(life: Life) -> FastAPI:
             raise RefusedError(f"{request.adapter} never passed the gate; only what was guarded can be put to work")
         scope = life.publisher.adapters.get(request.adapter).manifest.scope
         life.publisher.make_live({**life.publisher.live(), **dict.fromkeys(scope, request.adapter)})
+        life.ask_align()
         life.log.info(Event.ADAPTER_PROMOTED, adapter=request.adapter, by="owner")
         return LiveTable(live=life.publisher.live())
 
@@ -158,6 +159,7 @@ def control(life: Life) -> FastAPI:
     async def rollback() -> LiveTable:
         _awake(life)
         live = life.publisher.rollback()
+        life.ask_align()
         life.log.info(Event.ADAPTER_ROLLED_BACK, live=live)
         return LiveTable(live=live)
 

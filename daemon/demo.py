@@ -17,8 +17,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from agent.model import Sampling
-from agent.pocket.model import PocketModel
+from agent.model import Model, Sampling
+from agent.models.engines import open_model, open_weights
 from agent.sandbox.ladder import probe
 from consolidation.adapters import AdapterStore
 from consolidation.night import NightReport, Sleeper
@@ -102,7 +102,7 @@ class Demo:
     def run(self) -> DemoResult:
         """Day, night, day; the live routing table starts from the bare base."""
         began = time.monotonic()
-        model = PocketModel(threads=self.config.night.threads)
+        model = open_model(self.config.model, self.config.night.threads)
         sandbox = probe(trusted_generated=True)
         self.console.print(
             f"[bold]sleepy demo[/]  seed {self.seed}  model {model.name} {model.fingerprint}  sandbox {sandbox.name}"
@@ -170,7 +170,7 @@ class Demo:
 
     def _night(
         self,
-        model: PocketModel,
+        model: Model,
         player: Player,
         store: Store,
         publisher: Publisher,
@@ -196,12 +196,13 @@ class Demo:
             def on_step(repo: str, progress: TrainingProgress) -> None:
                 advance(f"{repo}: loss {progress.loss:.3f}", 100 * progress.step / progress.steps)
 
+            weights = open_weights(self.config.model)
             sleeper = Sleeper(
                 config=config,
-                base=model.folder,
-                base_hash=model.fingerprint,
-                encode=model.tokenizer.example,
-                trainer=ChildTrainer(),
+                base=weights.folder,
+                base_hash=weights.hash,
+                encode=weights.encode,
+                trainer=ChildTrainer(name=self.config.model.trained_by),
                 publisher=publisher,
                 recorder=store,
                 work=self.home / "work",

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from daemon.config import Config
 from daemon.errors import DaemonError
-from daemon.home import Home, owner
+from daemon.home import Home, daemon_in
 from daemon.resources import free_mb
 
 PACKAGES = (
@@ -127,7 +127,7 @@ def _store(home: Home, config: Config) -> Check:
 
 def _owner(home: Home, config: Config) -> Check:
     try:
-        pid = owner(home.lock)
+        pid = daemon_in(home)
     except DaemonError as error:
         return Check(name="daemon", verdict="failed", found=str(error), advice="run as the daemon's user")
     return Check(name="daemon", verdict="ok", found="does not run" if pid is None else f"runs, PID {pid}")

@@ -161,6 +161,48 @@ def owned(path: Path, what: str, seconds: float = 0.5) -> Iterator[None]:
         os.close(handle)
 
 
+@contextmanager
+def alone_in(folder: Path, lock: Path) -> Iterator[None]:
+    """Hold the lock of a folder itself, which nobody can delete while it is in use; `lock` is the file that names the owner.
+
+    Raises:
+        OwnedError: another process holds it; the text names its PID.
+        DaemonError: if folders cannot be locked here.
+    """
+    try:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise _unusable(folder, error) from error
+    try:
+        patience = time.monotonic() + 0.5
+        while not _locked(handle, fcntl.LOCK_EX):
+            if time.monotonic() > patience and _is_taken(handle):
+                raise OwnedError(f"a daemon is already running on {folder} (PID {_named(lock)})")
+            time.sleep(random.uniform(0.01, 0.05))
+        yield
+    finally:
+        os.close(handle)
+
+
+def daemon_in(home: Home) -> int | None:
+    """PID of the daemon that owns the directory, 0 if that is unknown, or None if there is none."""
+    found = owner(home.lock)
+    if found is None and home.root.is_dir():
+        handle = os.open(home.root, os.O_RDONLY)
+        try:
+            return 0 if _is_taken(handle) else None
+        finally:
+            os.close(handle)
+    return found
+
+
+def _named(lock: Path) -> str:
+    try:
+        return lock.read_text(encoding="ascii", errors="replace").strip() or "unknown"
+    except OSError:
+        return "unknown, its lock file was deleted"
+
+
 def _take(handle: int, path: Path, what: str, seconds: float) -> None:
     patience = time.monotonic() + seconds
     try:

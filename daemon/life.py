@@ -28,6 +28,7 @@ from daemon.states import FOLLOWING, State
 from daemon.timing import Timing
 from daemon.worker import Reply, Request
 from daemon.workers import Worker, WorkerDied
+from memory.errors import StoreError, UnreadableStoreError
 from memory.nights import Night, Verdict
 from memory.store import Store
 from memory.trajectories import Result
@@ -48,6 +49,7 @@ class Wishes:
 
     sleep: str = ""
     wake: bool = False
+    align: bool = False
     stop: bool = False
     paused: bool = False
 
@@ -106,10 +108,15 @@ class Life:
         self.poke()
         return True
 
+    def ask_align(self) -> None:
+        """The owner changed what is live: a server that serves adapters must follow."""
+        self.wishes.align = self.config.model.engine.kind == "ollama"
+        self.poke()
+
     def ask_pause(self, paused: bool) -> None:
         """Stop taking tasks and sleep no more, or go on; outlives the process."""
-        self.wishes.paused = paused
         self.store.set_note(PAUSED, "1" if paused else "")
+        self.wishes.paused = paused
         if paused and self.state is State.ASLEEP:
             self.worker.request_stop()
         self.poke()
@@ -152,7 +159,14 @@ class Life:
         self._clean_up()
         try:
             while not self.wishes.stop:
-                await self._once()
+                try:
+                    await self._once()
+                except UnreadableStoreError:
+                    raise
+                except StoreError as error:  # such as a full disk: what was begun is taken up again
+                    if self.state in (State.FALLING_ASLEEP, State.ASLEEP):
+                        self._enter(State.WAKING, str(error))
+                    self._failed(str(error))
         finally:
             if self.state is not State.STOPPING:
                 self._enter(State.STOPPING)
@@ -175,6 +189,15 @@ class Life:
             await self._wait(self._hold_until - loop.time())
         elif (night := self.store.open_night_now()) is not None or self.wishes.sleep:
             await self._sleep(night)
+        elif 0 < self.config.sleep.after_tasks <= self._counted():  # also what ended just before a kill counts
+            self._night_is_due(f"{self._counted()} tasks have ended since the last night was due")
+        elif self.wishes.align:
+            self._enter(State.AWAKE)
+            reply = await self._ask(Request(do="align", config=self.config))
+            if reply is not None and reply.error:
+                self._failed(f"{reply.kind}: {reply.error}")
+            elif reply is not None and not reply.stopped:
+                self.wishes.align = False
         else:
             self._enter(State.AWAKE)
             if not await self._play():
@@ -205,8 +228,6 @@ class Life:
             self._failures = 0
             self.holding = f"{held} tasks of the inbox wait for a sandbox that confines: install bubblewrap" if held else ""
             self.log.info(Event.DAY_BATCH, **done)
-        if config.sleep.after_tasks and self._counted() >= config.sleep.after_tasks:
-            self._night_is_due(f"{self._counted()} tasks have ended since the last night was due")
         return bool(done.get("taken"))
 
     async def _rest(self) -> None:
@@ -244,6 +265,7 @@ class Life:
             self.log.info(Event.NIGHT_RESUMED, night=night.id, steps=[name for name, _ in self.store.steps_of_night(night.id)])
         self.wishes.sleep, self.deferred = "", ""
         self._enter(State.ASLEEP, why)
+        before = [night.id for night in self.store.nights() if night.ended_at is not None]
         reply = await self._ask(Request(do="night", config=self._night_config()))
         progress, self.doing = self.doing, Doing()
         woken, self.wishes.wake = self.wishes.wake, False
@@ -256,10 +278,15 @@ class Life:
             self._night_crashed(progress, reply.error)
         elif reply.error:
             self._abandon_night(f"{reply.kind}: {reply.error}")
-        if reply is not None and reply.stopped and self.store.open_night_now() is not None:
-            return  # paused or stopping: it goes on later
+        if reply is not None and reply.stopped and not woken:  # it goes on later, or at once if that was taken back
+            if self.store.open_night_now() is None:
+                self.wishes.sleep = why  # it had not begun
+            if not (self.wishes.paused or self.wishes.stop):
+                self._enter(State.WAKING)
+            return
         self._enter(State.WAKING)
-        if self.store.open_night_now() is None and (nights := self.store.nights()):
+        nights = self.store.nights()
+        if nights and nights[-1].ended_at is not None and nights[-1].id not in before:
             verdict = nights[-1].verdict
             promoted = verdict is not None and verdict.promoted
             self.log.info(
@@ -271,7 +298,7 @@ class Life:
         """What the worker answers; None if it died."""
         self._idle_since = None
         try:
-            return await self.worker.ask(request)
+            reply = await self.worker.ask(request)
         except WorkerDied as died:
             if not self.wishes.stop:
                 self._failed(str(died))
@@ -279,6 +306,9 @@ class Life:
         except OSError as error:
             self._failed(f"the worker process cannot be started: {error}")
             return None
+        if reply.kind == UnreadableStoreError.__name__:  # to try again would write to a damaged file
+            raise UnreadableStoreError(reply.error)
+        return reply
 
     async def _wait(self, seconds: float | None = None) -> None:
         """Wait for a poke, at most `seconds`."""
@@ -289,6 +319,9 @@ class Life:
 
     def tick(self) -> None:
         """What must be looked at now and then: the schedule, the clock, the window's end."""
+        if not self.home.store.exists():
+            self.ask_stop(f"{self.home.store} is gone")
+            return
         now, sleep = self.now(), self.config.sleep
         self._timing.watch_clock(now)
         if (opened := self._timing.due(sleep, now)) is not None:
@@ -324,7 +357,8 @@ class Life:
         key = f"{night.id}/{len(self.store.steps_of_night(night.id))}"
         self._night_crashes[key] = self._night_crashes.get(key, 0) + 1
         if self._night_crashes[key] >= self.config.life.crashes:
-            self._abandon_night(f"{self._night_crashes[key]} crashes at step {progress.step or 'pairs'}: {why}")
+            cap = f" (resources.training_memory_mb is {self.config.resources.training_memory_mb})" if "memory" in why else ""
+            self._abandon_night(f"{self._night_crashes[key]} crashes at step {progress.step or 'pairs'}: {why}{cap}")
 
     def _abandon_night(self, why: str) -> None:
         """Close the open night, if its worker has not: nothing was put to work."""
@@ -372,7 +406,8 @@ class Life:
             raise AssertionError(f"{self.state} is never followed by {state}")
         self.log.info(Event.DAEMON_STATE, **{"from": self.state, "to": state, "why": why})
         self.state, self.since, self.why = state, self.now(), why
-        self.store.set_note(STATE, state)
+        with contextlib.suppress(StoreError):  # on a full disk: nothing depends on it
+            self.store.set_note(STATE, state)
 
     def _from_worker(self, event: str, fields: dict[str, Any]) -> None:
         """An event of the worker: what it is doing now, and a line in the log."""

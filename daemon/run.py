@@ -15,18 +15,18 @@ from pathlib import Path
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
-from daemon.client import ask
 from daemon.config import Config, load_config
 from daemon.control import control
-from daemon.errors import DaemonError, NoDaemonError, OwnedError
+from daemon.errors import DaemonError
 from daemon.events import Event
-from daemon.home import Home, owned
+from daemon.home import Home, alone_in, owned
 from daemon.inbox import take_in
 from daemon.life import Life
 from daemon.logs import Logger, bind_config, configure, reconfigure, shutdown
 from daemon.notify import Notifier, watchdog_seconds
 from daemon.serving import serving
 from daemon.watch import Watcher
+from memory.errors import StoreError
 from memory.store import Store
 
 TICK_SECONDS = 30
@@ -46,8 +46,7 @@ def run(home: Home, quiet: bool = False) -> None:
         StoreError: if the store cannot be used.
     """
     home.make()
-    with owned(home.lock, "a daemon"):
-        _refuse_if_answered(home)
+    with alone_in(home.root, home.lock), owned(home.lock, "a daemon"):
         config = read_config(home)
         began = time.monotonic()
         log = configure(home.logs, config.log, None if quiet else sys.stderr, config.hash)
@@ -56,18 +55,14 @@ def run(home: Home, quiet: bool = False) -> None:
             with Store(home.store) as store:
                 asyncio.run(_live(home, config, store, log, began))
             log.info(Event.DAEMON_STOPPED, seconds=round(time.monotonic() - began, 1))
+        except (DaemonError, StoreError) as error:
+            log.error(Event.DAEMON_ERROR, where="daemon", error=str(error))
+            raise
         except Exception as error:
             log.error(Event.DAEMON_ERROR, where="daemon", error=error)
             raise
         finally:
             shutdown()
-
-
-def _refuse_if_answered(home: Home) -> None:
-    """The lock is ours; but if its file was deleted, the owner of the deleted one still lives."""
-    with contextlib.suppress(NoDaemonError):
-        pid = ask(home.socket, "GET", "/status")["pid"]
-        raise OwnedError(f"a daemon is already running (PID {pid}, socket {home.socket}), though its lock file was deleted")
 
 
 async def _live(home: Home, config: Config, store: Store, log: Logger, began: float) -> None:
@@ -139,6 +134,8 @@ def _text(path: Path) -> str | None:
 def reload(home: Home, life: Life) -> None:
     """Take over a changed configuration file; an invalid one changes nothing but the status and the log."""
     try:
+        if not home.config.exists():
+            raise DaemonError(f"{home.config} is gone; what was read from it stays in force until the next start")
         config = read_config(home)
     except DaemonError as error:
         life.config_problem = str(error)

@@ -23,7 +23,7 @@ FOLLOWING: dict[State, frozenset[State]] = {
     State.AWAKE: frozenset({State.FALLING_ASLEEP, State.PAUSED, State.STOPPING}),
     State.FALLING_ASLEEP: frozenset({State.ASLEEP, State.WAKING, State.STOPPING}),
     State.ASLEEP: frozenset({State.WAKING, State.PAUSED, State.STOPPING}),
-    State.WAKING: frozenset({State.AWAKE, State.PAUSED, State.STOPPING}),
+    State.WAKING: frozenset({State.AWAKE, State.FALLING_ASLEEP, State.PAUSED, State.STOPPING}),
     State.PAUSED: frozenset({State.AWAKE, State.FALLING_ASLEEP, State.STOPPING}),
     State.STOPPING: frozenset({State.STOPPED}),
     State.STOPPED: frozenset({State.STARTING}),

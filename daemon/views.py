@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict
 
-from consolidation.adapters import AdapterStore
+from consolidation.adapters import Adapter, AdapterStore
 from consolidation.skill import Publisher
 from daemon.api import AdapterRow
 from daemon.home import Home
@@ -155,9 +155,18 @@ def adapter_rows(home: Home, store: Store) -> list[AdapterRow]:
             pinned=adapter.id in kept,
             bytes=size_of(adapter.folder),
             loss_last=adapter.manifest.loss_last,
+            state=_state(adapter, live),
+            damaged=adapter.damaged,
         )
         for adapter in adapters.list()
     ]
+
+
+def _state(adapter: Adapter, live: Set[str]) -> str:
+    """What was judged, and what is live by now: what passed and serves no longer is retired."""
+    if adapter.id in live:
+        return "live"
+    return "retired" if adapter.standing.state == "passed" else adapter.standing.state
 
 
 def promoted_adapters(store: Store) -> set[str]:

@@ -7,17 +7,20 @@ the daemon stays small and a crash here costs nothing but time.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
 
 from agent.errors import SandboxError
 from agent.loop import NoRecorder
-from agent.pocket.model import PocketModel
+from agent.models.engines import ModelConfig, open_model, open_weights
 from agent.sandbox.base import Sandbox
 from agent.sandbox.ladder import probe
 from consolidation.adapters import AdapterStore
 from consolidation.night import Sleeper
 from consolidation.pairs import Pair
+from consolidation.publishing.ollama import OllamaPublisher
+from consolidation.room import RoomyTrainer
 from consolidation.skill import Publisher
 from consolidation.trainers.base import Progress
 from consolidation.trainers.child import ChildTrainer
@@ -55,13 +58,29 @@ class Work:
         self.home, self.config, self.store, self.emit = home, config, store, emit
         self.stopping = stopping
         self.sandbox = probe(trusted_generated=True)
-        self.model = PocketModel(threads=config.model.threads or config.night.threads)
-        self.publisher = Publisher(home.live, AdapterStore(home.adapters))
+        self.server = _server(home, config.model)
+        self.model = open_model(config.model, config.night.threads, self.server.provide if self.server else None)
+        self.publisher = Publisher(home.live, AdapterStore(home.adapters), self.align)
+
+    def align(self, routes: Mapping[str, Path]) -> None:
+        """Have the server's aliases lead to what is, or is about to be, live; nothing to do for engines in this process."""
+        if self.server is not None:
+            for scope in {*self.server.scopes(), *routes}:
+                self.server.make_live(scope, self.server.publish(routes[scope]).tag if scope in routes else self.server.base)
 
     def checkpoint(self) -> None:
         """A safe point: raises `Stopped` if the owner wants an end."""
         if self.stopping():
             raise Stopped
+
+    def do(self, what: Literal["play", "night", "align"], count: int = 0) -> dict[str, Any]:
+        """Carry out a request of the daemon's; what there is to tell of it."""
+        if what == "play":
+            return self.play(count)
+        if what == "night":
+            return self.night(self.store.open_night_now())
+        self.align(self.publisher.routes())
+        return {}
 
     def play(self, count: int) -> dict[str, int]:
         """Work on the next `count` tasks at once; each ends in one result, unless the infrastructure failed."""
@@ -122,12 +141,16 @@ class Work:
             self.checkpoint()
             self.emit(Event.NIGHT_STEP, step=phase)
 
+        weights = open_weights(config.model)
         sleeper = Sleeper(
             config=config.night,
-            base=self.model.folder,
-            base_hash=self.model.fingerprint,
-            encode=self.model.tokenizer.example,
-            trainer=ChildTrainer(config.resources.training_memory_mb, config.resources.niceness),
+            base=weights.folder,
+            base_hash=weights.hash,
+            encode=weights.encode,
+            trainer=RoomyTrainer(
+                ChildTrainer(config.resources.training_memory_mb, config.resources.niceness, config.model.trained_by),
+                self.model.unload,
+            ),
             publisher=self.publisher,
             recorder=self.store,
             work=self.home.nights,
@@ -158,6 +181,15 @@ class Work:
     def _pairs_of(self, stream: TaskStream, results: Sequence[Result], sandbox: Sandbox) -> list[Pair]:
         played = [self.store.trajectory(result.trajectory_id) for result in results]
         return pairs_of_day(stream, played, sandbox, self.config.night.merged_fixes, _SafePoints(self))
+
+
+def _server(home: Home, config: ModelConfig) -> OllamaPublisher | None:
+    """What has adapters served, where that is not this process."""
+    if config.engine.kind != "ollama":
+        return None
+    return OllamaPublisher(
+        config.host, config.engine.name, home.root / "ollama", context=config.tokens, timeout=config.timeout_seconds
+    )
 
 
 class _SafePoints(NoRecorder):

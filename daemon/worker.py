@@ -15,6 +15,7 @@ import queue
 import signal
 import sys
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
@@ -32,7 +33,7 @@ class Request(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    do: Literal["play", "night"]
+    do: Literal["play", "night", "align"]
     config: Config
     count: int = 0
 
@@ -89,16 +90,18 @@ def serve(home: Home, desk: Desk) -> None:
     from daemon.work import Stopped, Work
     from memory.store import Store
 
-    with Store(home.store) as store:
+    with ExitStack() as stack:
+        store: Store | None = None
         work: Work | None = None
         while not desk.stopping:
             request = desk.next()
             try:
+                store = store or stack.enter_context(Store(home.store))
                 if lost := store.interrupted():
                     desk.emit(Event.TASK_INTERRUPTED, attempts=lost)
                 if work is None or work.config != request.config:
                     work = Work(home, request.config, store, desk.emit, lambda: desk.stopping)
-                done = work.play(request.count) if request.do == "play" else work.night(store.open_night_now())
+                done = work.do(request.do, request.count)
             except Stopped:
                 desk.reply(Reply(stopped=True))
             except Exception as error:  # noqa: BLE001  (whatever it is, the daemon decides what becomes of it)
@@ -113,6 +116,7 @@ def main() -> None:
     desk = Desk()
     with owned(home.worker_lock, "a worker", PREDECESSOR_SECONDS):
         serve(home, desk)
+    os._exit(0)  # Python's own end would wait for the lock of standard input, which the listening thread holds
 
 
 if __name__ == "__main__":

@@ -69,6 +69,11 @@ class Worker:
         except (ConnectionError, ValueError):
             with contextlib.suppress(ProcessLookupError):
                 process.kill()  # the pipe is broken, or what came through it is no message
+        except BaseException:  # what it says from now on must not be taken for the next answer
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            self._process = None
+            raise
         finally:
             self.busy = False
         code = await process.wait()

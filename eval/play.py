@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
 
 import agent
 from agent.loop import Attempt, Budget, NoRecorder, Recorder, run
@@ -20,15 +19,6 @@ from memory.hashing import content_hash, source_hash
 from memory.tasks import Task, TaskStream
 from memory.trajectories import Outcome, Trajectory
 
-
-class AdaptableModel(Model, Protocol):
-    """A model that can serve one adapter folder, or its bare base."""
-
-    def use(self, adapter: Path | None) -> None:
-        """Serve this adapter folder, or with None the bare base."""
-        ...
-
-
 Routes = Mapping[str, Path]
 """Repository to the adapter folder that serves it; every other repository gets the bare base."""
 
@@ -37,7 +27,7 @@ Routes = Mapping[str, Path]
 class Player:
     """Plays tasks with one model in one sandbox; what it plays is recorded as it happens."""
 
-    model: AdaptableModel
+    model: Model
     sandbox: Sandbox
     recorder: Recorder = field(default_factory=NoRecorder)
     budget: Budget = field(default_factory=Budget)
@@ -105,6 +95,7 @@ class Player:
             id=identity,
             task_id=task.id,
             repo=task.repo,
+            system=self.model.system,
             prompt=render_issue(task.repo, task.issue, cases),
             model=self.model.name,
             adapter=adapter.name if adapter is not None else None,

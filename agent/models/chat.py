@@ -11,6 +11,7 @@ from agent.errors import ModelError
 from agent.model import Message
 from agent.models.thinking import BEGIN
 from agent.pocket.tokenizer import END, PocketTokenizer
+from agent.turns import SYSTEM_FULL
 
 
 class ChatTokenizer(Protocol):
@@ -42,7 +43,8 @@ class ChatTokenizer(Protocol):
 class TemplateTokenizer:
     """The tokenizer of a downloaded model, with the chat template that came with it.
 
-    Observations are given as the user's messages, which every template knows.
+    Observations are given as the user's messages, which every template knows. Marks of the template inside a message
+    are broken up by an invisible space, so that no file can speak in another role.
 
     Raises:
         ModelError: if there is none, or it has no chat template.
@@ -59,6 +61,7 @@ class TemplateTokenizer:
             raise ModelError(f"{folder}: no readable tokenizer ({str(error)[:300]}); download the model again") from error
         if not self._tokenizer.chat_template:
             raise ModelError(f"{folder}: the model has no chat template; choose an instruction-tuned one")
+        self._marks = tuple(str(token) for token in self._tokenizer.added_tokens_decoder.values() if token.special)
         self.stops = frozenset(self._stop_ids())
         self.pad = int(self._tokenizer.pad_token_id if self._tokenizer.pad_token_id is not None else min(self.stops))
         self.opens_thought = self._text([Message("user", "?")], True).rstrip().endswith(BEGIN)
@@ -67,20 +70,29 @@ class TemplateTokenizer:
         found: set[int] = {int(self._tokenizer.eos_token_id)} if self._tokenizer.eos_token_id is not None else set()
         path = self._folder / "generation_config.json"
         if path.is_file():
-            given = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id", [])
-            found |= {int(i) for i in (given if isinstance(given, list) else [given])}
+            try:
+                given = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
+            except (OSError, ValueError, AttributeError, RecursionError) as error:
+                raise ModelError(f"{path}: not readable ({str(error)[:300]}); download the model again") from error
+            found |= {i for i in (given if isinstance(given, list) else [given]) if isinstance(i, int)}
         if not found:
             raise ModelError(f"{self._folder}: the model names no token that ends a turn")
         return found
 
     def _text(self, messages: Sequence[Message], prompt: bool) -> str:
-        turns = [{"role": "user" if m.role == "tool" else m.role, "content": m.content} for m in messages]
+        turns = [{"role": "user" if m.role == "tool" else m.role, "content": self._plain(m.content)} for m in messages]
         try:
             return str(
                 self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=prompt, **self._options)
             )
         except Exception as error:  # a template is a program, and can refuse a conversation
             raise ModelError(f"{self._folder}: the chat template refuses the conversation ({error})") from error
+
+    def _plain(self, content: str) -> str:
+        text = content.encode("utf-8", "replace").decode()
+        for mark in self._marks:
+            text = text.replace(mark, f"{mark[0]}\u200b{mark[1:]}")
+        return text
 
     def _ids(self, text: str) -> list[int]:
         return list(map(int, self._tokenizer(text, add_special_tokens=False)["input_ids"]))
@@ -91,7 +103,7 @@ class TemplateTokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         """See `ChatTokenizer`."""
-        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     def example(self, messages: Sequence[Message]) -> tuple[list[int], list[bool]]:
         """See `ChatTokenizer`; own words are what the template writes for the assistant, up to the end of its turn.
@@ -101,18 +113,21 @@ class TemplateTokenizer:
         """
         ids: list[int] = []
         own: list[bool] = []
+        before = ""
         for at, message in enumerate(messages):
             if message.role != "assistant":
                 continue
             for stop, mine in ((at, False), (at + 1, True)):
-                known = self._ids(self._text(messages[:stop], not mine))
-                if known[: len(ids)] != ids:
+                text = self._text(messages[:stop], not mine)
+                if not text.startswith(before):
                     raise ModelError(
                         f"{self._folder}: the chat template rewrites earlier turns; it cannot be trained on as it is"
                     )
-                fresh = known[len(ids) :]
-                ids = known
+                whole = self._ids(text)
+                fresh = whole[len(ids) :] if whole[: len(ids)] == ids else self._ids(text[len(before) :])
+                ids += fresh
                 own += _until_stop(fresh, self.stops) if mine else [False] * len(fresh)
+                before = text
         return ids, own
 
 
@@ -132,3 +147,8 @@ def tokenizer_of(folder: Path, think: bool | None = None) -> ChatTokenizer:
     ):
         return PocketTokenizer(path)
     return TemplateTokenizer(folder, think)
+
+
+def system_of(tokenizer: ChatTokenizer) -> str:
+    """What the model must be told first: the protocol, unless it was trained on it."""
+    return "" if isinstance(tokenizer, PocketTokenizer) else SYSTEM_FULL

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from agent.model import Completion, Message, Sampling
 
@@ -14,6 +15,7 @@ class ScriptedModel:
     """Answers each conversation from its own script (by key, else by `default`), then submits."""
 
     name = "scripted"
+    system = ""
 
     def __init__(self, default: Sequence[str] = (), scripts: Mapping[str, Sequence[str]] | None = None) -> None:
         self._default = tuple(default)
@@ -23,6 +25,9 @@ class ScriptedModel:
     def fingerprint(self) -> str:
         """Hash of everything it will say."""
         return hashlib.sha256(repr((self._default, sorted(self._scripts.items()))).encode()).hexdigest()[:16]
+
+    def use(self, adapter: Path | None) -> None:
+        """It says the same with every adapter."""
 
     def complete(
         self, conversations: Sequence[Sequence[Message]], sampling: Sampling, keys: Sequence[str] = ()
@@ -37,3 +42,6 @@ class ScriptedModel:
 
     def forget(self, keys: Sequence[str]) -> None:
         """Nothing is kept."""
+
+    def unload(self) -> None:
+        """It has no weights."""

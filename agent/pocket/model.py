@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,14 +14,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from agent.adapters import adapter_digest, read_peft
 from agent.errors import ModelError
 from agent.model import Completion, Message, Sampling
+from agent.pocket import WEIGHTS
 from agent.pocket.network import KVCache, Network, NetworkConfig
 from agent.pocket.tokenizer import CHAT_TEMPLATE, PocketTokenizer
 
-WEIGHTS = Path(__file__).parent / "weights"
 PREFILL_ROWS = 16
-PEFT_PREFIX = "base_model.model."
 
 
 @dataclass
@@ -41,6 +40,8 @@ class PocketModel:
     Raises:
         ModelError: if a file of the model or of an adapter is missing, corrupt or does not fit.
     """
+
+    system = ""
 
     def __init__(self, folder: Path = WEIGHTS, slots: int = 32, capacity: int = 1280, threads: int | None = None) -> None:
         if threads is not None:
@@ -85,19 +86,19 @@ class PocketModel:
         """
         if adapter == self.adapter:
             return
-        self.network.load_state_dict(self._base)
-        self.adapter, self._adapter_hash = None, ""
-        self.forget(list(self._rows))
-        if adapter is None:
-            return
-        deltas, digest = lora_deltas(adapter)
         parameters = dict(self.network.named_parameters())
+        deltas, digest = ({}, "") if adapter is None else lora_deltas(adapter)
         for name, delta in deltas.items():
             if name not in parameters or parameters[name].shape != delta.shape:
-                self.network.load_state_dict(self._base)
                 raise ModelError(f"{adapter}: {name} does not fit the base model; train the adapter on this base")
+        self.network.load_state_dict(self._base)
+        self.forget(list(self._rows))
+        for name, delta in deltas.items():
             parameters[name].add_(delta)
         self.adapter, self._adapter_hash = adapter, digest
+
+    def unload(self) -> None:
+        """A few megabytes stay."""
 
     def forget(self, keys: Sequence[str]) -> None:
         """Free the cache of these conversations."""
@@ -236,27 +237,10 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], str]:
 
 
 def lora_deltas(folder: Path) -> tuple[dict[str, Tensor], str]:
-    """Weight changes `alpha / r * B @ A` of a PEFT adapter folder by parameter name, and its hash.
+    """Weight changes (out, in) of a PEFT adapter folder by parameter name, and its hash.
 
-    Shapes: A (r, in), B (out, r), delta (out, in), as torch stores linear weights.
+    Raises:
+        ModelError: see `read_peft`.
     """
-    try:
-        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-        scale = float(config["lora_alpha"]) / float(config["r"])
-    except (OSError, ValueError, KeyError, ZeroDivisionError) as error:
-        raise ModelError(
-            f"{folder}: no readable adapter_config.json ({error}); roll back with `sleepyctl adapters rollback`"
-        ) from error
-    tensors, digest = load_weights(folder / "adapter_model.safetensors")
-    deltas: dict[str, Tensor] = {}
-    for name, down in tensors.items():
-        if ".lora_A." not in name:
-            continue
-        up = tensors.get(name.replace(".lora_A.", ".lora_B."))
-        if up is None:
-            raise ModelError(f"{folder}: {name} has no counterpart lora_B")
-        target = name.removeprefix(PEFT_PREFIX).replace(".lora_A.weight", ".weight")
-        deltas[target] = scale * (up @ down)
-    if not deltas or not all(torch.isfinite(d).all() for d in deltas.values()):
-        raise ModelError(f"{folder}: the adapter is empty or not finite")
-    return deltas, hashlib.sha256(f"{scale}/{digest}".encode()).hexdigest()
+    lora = read_peft(folder)
+    return {f"{path}.weight": lora.delta(path) for path in lora.layers}, adapter_digest(folder)

@@ -94,8 +94,8 @@ class PocketTokenizer:
         return int(self._tokenizer.get_vocab_size())
 
     def encode(self, text: str) -> list[int]:
-        """Ids of plain text; role marks inside it are text, never special tokens."""
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        """Ids of plain text; role marks inside it are text, never special tokens, and halves of surrogate pairs are `?`."""
+        ids: list[int] = self._tokenizer.encode(text.encode("utf-8", "replace").decode(), add_special_tokens=False).ids
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from consolidation.errors import TrainingRefused
-
-JOB_FILE = "job.json"
-DATA_FILE = "examples.jsonl"
 LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -38,11 +33,58 @@ class LoraConfig(BaseModel):
     epochs: int = Field(default=5, ge=1)
     """Passes over the examples."""
     batch_size: int = Field(default=4, ge=1)
-    """Examples per optimiser step."""
+    """Examples per batch."""
     kl_weight: float = Field(default=0.0, ge=0)
     """Weight of KL(base || adapted) on rehearsal examples; 0 leaves it out."""
     max_grad_norm: float = Field(default=1.0, gt=0)
     """Gradients are clipped to this norm."""
+    accumulate: int = Field(default=1, ge=1)
+    """Batches per optimiser step; their gradients are added up, every token with the same weight."""
+    batching: Literal["bucket", "packed"] = "bucket"
+    """`bucket` draws batches of similar length; `packed` draws them from all lengths and computes them without padding
+    (torch) or with little (MLX), which is as fast and does not tie a batch to a length."""
+    objective: Literal["sft", "dpo"] = "sft"
+    """`sft`: cross-entropy over the agent's own words. `dpo`: preferences (Rafailov et al. 2023, equation 7)."""
+    beta: float = Field(default=0.1, gt=0)
+    """For `dpo`: how strongly the reference holds."""
+    reference: Literal["base", "start"] = "base"
+    """For `dpo`: what is held to, the bare base or the adapter that training starts from."""
+    validation: float = Field(default=0.0, ge=0, le=0.5)
+    """Share of the examples that is not trained on but measured at every checkpoint."""
+    patience: int = Field(default=0, ge=0)
+    """Stop after so many checkpoints without a lower validation loss, and hand out the lowest; 0 for never."""
+    checkpoints: int = Field(default=1, ge=1)
+    """Adapters that are kept, from evenly spaced steps, the last of them from the end. A lower validation loss is not
+    a better agent: choose by evaluation."""
+    precision: Literal["f32", "bf16"] = "f32"
+    """Of the base and of what is computed; the adapter and its optimiser are always float32."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.objective == "dpo" and self.kl_weight:
+            raise ValueError("kl_weight is for objective sft; dpo is held to its reference by beta")
+        if self.patience and not (self.validation and self.patience < self.checkpoints):
+            raise ValueError("patience needs validation above 0, and more checkpoints than patience")
+        return self
+
+
+class Machine(BaseModel):
+    """What a job may use; it decides how fast it runs, and no more than the last digits of what comes out."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    device: str = "cpu"
+    """For torch: `cpu`, `cuda`, `mps`, or `auto`. MLX chooses for itself."""
+    quantise: Literal["none", "nf4"] = "none"
+    """For torch on CUDA: hold the base in 4 bits (Dettmers et al. 2023, "QLoRA"). For MLX quantise the folder instead."""
+    gradient_checkpointing: bool = False
+    """Compute activations twice instead of keeping them: less memory, about a third slower."""
+    row_tokens: int = Field(default=1024, ge=2)
+    """Tokens that are computed at once: in packed batches, and where nothing is trained. A longer example goes alone."""
+    state_seconds: float = Field(default=30.0, ge=0)
+    """At most so much work is lost when training is killed."""
+    state_steps: int = Field(default=0, ge=0)
+    """The same in optimiser steps; 0 for by time alone."""
 
 
 class Example(BaseModel):
@@ -54,25 +96,100 @@ class Example(BaseModel):
     own: list[bool]
     rehearsal: bool = False
 
+    @property
+    def tokens(self) -> int:
+        """How many there are."""
+        return len(self.ids)
+
+    @property
+    def width(self) -> int:
+        """Of the longest row."""
+        return len(self.ids)
+
+
+class Preference(BaseModel):
+    """Two conversations from one prompt: what should be said, and what should not.
+
+    `reference` are the log-probabilities (nats) of both under the reference; a trainer computes them once if they are missing.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    chosen: Example
+    rejected: Example
+    reference: tuple[float, float] | None = None
+
+    @property
+    def tokens(self) -> int:
+        """Of both."""
+        return self.chosen.tokens + self.rejected.tokens
+
+    @property
+    def width(self) -> int:
+        """Of the longer row."""
+        return max(self.chosen.tokens, self.rejected.tokens)
+
+
+Item = Example | Preference
+
+
+class Penalty(BaseModel):
+    """Elastic weight consolidation (Kirkpatrick et al. 2017, equation 3): `weight / 2 * sum F (theta - anchor)^2`.
+
+    `fisher` is a file of `Trainer.fisher`, `anchor` the adapter folder it was computed at.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    fisher: Path
+    anchor: Path
+    weight: float = Field(gt=0)
+
 
 class Job(BaseModel):
-    """One training job: `base` is a model folder, `context` the longest example allowed (tokens)."""
+    """One training job: `base` is a model folder, `context` the longest example allowed (tokens).
+
+    `start` is an adapter of the same recipe that training goes on from; `base_hash`, where given, is what its manifest
+    must name as its base.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     base: Path
+    base_hash: str = ""
     lora: LoraConfig = LoraConfig()
     seed: int = 0
     threads: int = Field(default=1, ge=1)
     context: int = Field(default=1024, ge=2)
+    start: Path | None = None
+    penalty: Penalty | None = None
+    machine: Machine = Machine()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.lora.reference == "start" and self.start is None:
+            raise ValueError("reference is the adapter that training starts from: set start, or let the reference be base")
+        return self
 
 
 class Progress(BaseModel):
-    """One optimiser step: loss is the mean cross-entropy (nats) over the agent's own words."""
+    """One optimiser step: `loss` is the mean over the agent's own words (nats), or for preferences over the pairs.
+
+    `resumed_from` is the last step of the process before, if that was killed.
+    """
 
     step: int
     steps: int
     loss: float
+    resumed_from: int = 0
+
+
+class Checkpoint(BaseModel):
+    """An adapter from within training; `validation` is the mean loss of the examples that were held out, if any were."""
+
+    step: int
+    folder: Path
+    validation: float | None = None
 
 
 class Trained(BaseModel):
@@ -85,10 +202,13 @@ class Trained(BaseModel):
     seconds: float
     loss_first: float
     loss_last: float
+    resumed_from: int = 0
+    stopped_early: bool = False
+    checkpoints: tuple[Checkpoint, ...] = ()
 
 
 class Trainer(Protocol):
-    """Fits an adapter.
+    """Fits and measures adapters.
 
     Raises:
         TrainingRefused: if the data or what came of it is meaningless.
@@ -99,41 +219,18 @@ class Trainer(Protocol):
         """Which engine trains."""
         ...
 
-    def fit(self, job: Job, examples: Sequence[Example], out: Path, on_step: Callable[[Progress], None]) -> Trained:
-        """Train, write the adapter to a folder, report each step."""
+    def fit(self, job: Job, examples: Sequence[Item], out: Path, on_step: Callable[[Progress], None]) -> Trained:
+        """Train, write the adapter to a folder, report each step. The same job there goes on where it was killed."""
         ...
 
+    def loss(self, job: Job, examples: Sequence[Example], adapter: Path | None = None) -> list[float]:
+        """Nats per own token of each example under the base, or under an adapter as it is served."""
+        ...
 
-def check_examples(job: Job, examples: Sequence[Example]) -> None:
-    """Refuse data that cannot teach: too few, nothing to learn from, too long.
+    def fisher(self, job: Job, examples: Sequence[Example], out: Path, adapter: Path | None = None) -> Path:
+        """Diagonal empirical Fisher information, written to the file `out` (safetensors, names and shapes of the adapter's).
 
-    Raises:
-        TrainingRefused: naming the first problem.
-    """
-    if len(examples) < job.lora.batch_size:
-        raise TrainingRefused(
-            f"{len(examples)} examples, fewer than one batch of {job.lora.batch_size}; wait for more verified trajectories"
-        )
-    for number, example in enumerate(examples):
-        if len(example.ids) != len(example.own):
-            raise TrainingRefused(f"example {number}: {len(example.ids)} tokens but a mask of {len(example.own)}")
-        if not any(example.own[1:]):
-            raise TrainingRefused(f"example {number}: the loss mask is empty")
-        if len(example.ids) > job.context:
-            raise TrainingRefused(
-                f"example {number}: {len(example.ids)} tokens do not fit {job.context}; filter it, it is never truncated"
-            )
-
-
-def write_job(folder: Path, job: Job, examples: Sequence[Example]) -> None:
-    """Lay a job out for the child process."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / JOB_FILE).write_text(job.model_dump_json(indent=2), encoding="utf-8")
-    (folder / DATA_FILE).write_text("".join(e.model_dump_json() + "\n" for e in examples), encoding="utf-8")
-
-
-def read_job(folder: Path) -> tuple[Job, list[Example]]:
-    """Read what `write_job` wrote."""
-    job = Job.model_validate_json((folder / JOB_FILE).read_text(encoding="utf-8"))
-    lines = (folder / DATA_FILE).read_text(encoding="utf-8").splitlines()
-    return job, [Example.model_validate(json.loads(line)) for line in lines]
+        It is the mean over the examples of the squared gradient of their `loss`, at the adapter as it was trained
+        (before the serving scale), or at the first weights if there is none.
+        """
+        ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -26,6 +27,7 @@ def demo(
     seed: Seed = 0,
     tasks_per_day: Annotated[int, typer.Option(min=4, help="Tasks of each day, over all repositories.")] = 200,
     home: Annotated[Path, typer.Option(help="Folder of the demo's store, adapters and results.")] = DEMO_HOME,
+    engine: Annotated[str, typer.Option(help="What serves and trains the pocket model: pocket, torch or mlx.")] = "pocket",
     config: ConfigFile = None,
     as_json: Json = False,
 ) -> None:
@@ -36,7 +38,9 @@ def demo(
     from daemon.demo import Demo
 
     console = Console(stderr=as_json)
-    run = Demo(home.expanduser().resolve(), seed, tasks_per_day, load_config(config), console)
+    chosen = {} if engine == "pocket" else {"SLEEPYD_MODEL__KIND": f"{engine}:pocket"}
+    settings = load_config(config, {**os.environ, **chosen})
+    run = Demo(home.expanduser().resolve(), seed, tasks_per_day, settings, console)
     result = run.run()
     if as_json:
         typer.echo(result.model_dump_json())

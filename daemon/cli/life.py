@@ -72,11 +72,13 @@ def _without_daemon(home: Any, as_json: bool) -> None:
     from memory.store import Store
 
     with Store(home.store, read_only=True) as store:
-        rates, night = metrics(store), store.open_night_now()
+        rates, night, last = metrics(store), store.open_night_now(), store.note("state") or "stopped"
     if as_json:
-        answer = {"state": "stopped", "home": str(home.root), "open_night": night.id if night else None}
+        answer = {"state": "stopped", "home": str(home.root), "last_state": last, "open_night": night.id if night else None}
         print_json(answer | {"tasks_ended": rates.all.ended, "tasks_resolved": rates.all.resolved})
         return
+    if last != "stopped":
+        typer.echo(f"it ended without warning while it was {last}")
     typer.echo(f"tasks   {rates.all.ended} ended, {rates.all.resolved} resolved")
     typer.echo(f"nights  {rates.nights_promoted} promoted, {rates.nights_rejected} rejected")
     if night is not None:
@@ -200,10 +202,10 @@ def stop(
     as_json: Json = False,
 ) -> None:
     """End the daemon; what it is doing is taken up again by the next one."""
-    from daemon.home import Home, owner
+    from daemon.home import Home, daemon_in
 
     _post(home, "/stop", as_json)
-    while wait and owner(Home.at(home).lock) is not None:
+    while wait and daemon_in(Home.at(home)) is not None:
         time.sleep(0.1)
 
 

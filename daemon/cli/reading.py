@@ -162,11 +162,11 @@ def adapters_list(home: HomeOption = None, as_json: Json = False) -> None:
         return
 
     def row(r: dict[str, Any]) -> tuple[object, ...]:
-        marks = [name for name in ("live", "previous", "pinned") if r[name]]
+        marks = [r["state"], *(name for name in ("previous", "pinned") if r[name]), *(["DAMAGED"] if r["damaged"] else [])]
         return r["id"], r["created_at"][:19], ", ".join(r["scope"]), r["strategy"], r["bytes"], ", ".join(marks)
 
     table = [row(r) for r in rows]
-    print_table(("adapter", "made", "for", "strategy", "bytes", ""), table, "there is no adapter yet")
+    print_table(("adapter", "made", "for", "strategy", "bytes", "state"), table, "there is no adapter yet")
 
 
 @adapters.command("show")
@@ -176,6 +176,43 @@ def adapters_show(adapter: str, home: HomeOption = None) -> None:
 
     found = _read(home, f"/adapters/{quote(adapter, safe='')}", lambda place, _: AdapterStore(place.adapters).get(adapter))
     typer.echo(json.dumps(found, indent=2))
+
+
+@adapters.command("export")
+def adapters_export(
+    adapter: str,
+    layout: Annotated[str, typer.Option("--format", help="peft, mlx or gguf.")],
+    out: Annotated[Path, typer.Option(help="Folder to write to; it must be new or empty.")],
+    home: HomeOption = None,
+) -> None:
+    """Write an adapter for another engine."""
+    from consolidation.adapters import AdapterStore
+    from consolidation.portable import export
+    from daemon.home import Home
+
+    for path in export(AdapterStore(Home.at(home).adapters).get(adapter), layout, out.expanduser()):
+        typer.echo(path)
+
+
+@adapters.command("import")
+def adapters_import(
+    path: Annotated[Path, typer.Argument(help="A folder in PEFT's or MLX's layout, or a GGUF file.")],
+    repos: Annotated[str, typer.Option(help="Comma-separated repositories that it is for.")] = "",
+    home: HomeOption = None,
+) -> None:
+    """Take in an adapter as a candidate; it must have been trained on the configured model's weights."""
+    from agent.models.engines import open_weights
+    from consolidation.adapters import AdapterStore
+    from consolidation.portable import import_adapter
+    from daemon.home import Home
+    from daemon.run import read_config
+
+    place = Home.at(home)
+    place.make()
+    weights = open_weights(read_config(place).model)
+    scope = tuple(name for name in repos.split(",") if name)
+    added = import_adapter(AdapterStore(place.adapters), path.expanduser(), weights.hash, weights.folder, scope)
+    typer.echo(f"{added.id} is a candidate; a night must examine it before it can be put to work")
 
 
 @adapters.command("promote")

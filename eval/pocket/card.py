@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from agent.pocket.model import WEIGHTS
+from agent.pocket import WEIGHTS
 from eval.bench_pocket import Change, PocketBench, Rate
 
 BEGIN, END = "<!-- figures: begin (written by python -m eval.pocket.card) -->", "<!-- figures: end -->"

@@ -10,7 +10,8 @@ import torch
 
 from agent.errors import ModelError
 from agent.model import Message, Sampling
-from agent.pocket.model import WEIGHTS, PocketModel, lora_deltas
+from agent.pocket import WEIGHTS
+from agent.pocket.model import PocketModel, lora_deltas
 from agent.pocket.network import KVCache, Network, NetworkConfig
 from agent.pocket.tokenizer import SPECIALS, PocketTokenizer
 
@@ -172,7 +173,7 @@ def test_adapters_that_do_not_fit_are_refused_and_the_base_stays(model: PocketMo
     broken = tmp_path / "broken"
     shutil.copytree(adapter, broken)
     (broken / "adapter_model.safetensors").write_bytes(b"junk")
-    with pytest.raises(ModelError, match="cannot read the weights"):
+    with pytest.raises(ModelError, match="no readable adapter"):
         model.use(broken)
     config = json.loads((adapter / "adapter_config.json").read_text())
     shutil.copyfile(adapter / "adapter_model.safetensors", broken / "adapter_model.safetensors")

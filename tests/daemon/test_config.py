@@ -37,8 +37,8 @@ def leaves(settings: BaseModel, *prefix: str) -> Iterator[tuple[tuple[str, ...],
 
 
 LEAVES = list(leaves(Config()))
-ONLY = {("tasks", "source"), ("model", "kind")}
-"""Settings of which there is only one value as yet."""
+ONLY = {("tasks", "source"), ("night", "lora", "patience")}
+"""Settings of which there is only one value as yet, or only with others."""
 OTHERS = {
     ("tasks", "repos"): ["game"],
     ("sleep", "window"): "01:00-05:00",
@@ -47,6 +47,17 @@ OTHERS = {
     ("resources", "niceness"): 5,
     ("night", "lora", "targets"): ["q_proj"],
     ("log", "level"): "debug",
+    ("night", "lora", "validation"): 0.1,
+    ("night", "lora", "batching"): "packed",
+    ("night", "lora", "objective"): "dpo",
+    ("night", "lora", "reference"): "start",
+    ("night", "lora", "precision"): "bf16",
+    ("model", "kind"): "ollama:qwen2.5-coder:7b",
+    ("model", "base"): "/models/qwen",
+    ("model", "trainer"): "mlx",
+    ("model", "device"): "cuda",
+    ("model", "think"): "no",
+    ("model", "host"): "http://127.0.0.1:1",
 }
 """Another value, where it is not just a larger number or the opposite."""
 
@@ -105,7 +116,7 @@ def test_every_setting_is_documented_and_its_default_is_valid(keys: tuple[str, .
         ("[tasks]\nrepos = []\n", "tasks.repos: name at least one repository, and none twice"),
         ('[tasks]\nrepos = ["bank", "bank"]\n', "tasks.repos: name at least one repository, and none twice"),
         ("[day]\nrepos = 3\n", "day.repos: unknown key; valid are attempts, batch, retries"),
-        ('[model]\nkind = "gpt"\n', "model.kind: there is no 'gpt'; valid is 'pocket'"),
+        ('[model]\nkind = "gpt"\n', "model.kind: 'gpt' names no model; write pocket"),
         ('[log]\nlevel = "chatty"\n', "log.level: there is no 'chatty'; valid is 'debug', 'info', 'warning' or 'error'"),
         ("day = 3\n", "day: Input should be a valid dictionary"),
         ("[day\n", "cannot read the configuration"),

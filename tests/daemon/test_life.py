@@ -110,6 +110,36 @@ def test_a_changed_configuration_is_taken_over_and_an_invalid_one_is_not(slept: 
     until(lambda: status(slept)["config_hash"] == before, "the change back")
 
 
+def test_a_configuration_that_is_deleted_stays_in_force_and_is_missed(slept: Path) -> None:
+    text, before = (slept / "sleepyd.toml").read_text(), status(slept)["config_hash"]
+    (slept / "sleepyd.toml").unlink()
+    until(lambda: "is gone" in status(slept)["config_problem"], "the complaint")
+    assert status(slept)["config_hash"] == before
+    (slept / "sleepyd.toml").write_text(text)
+    until(lambda: status(slept)["config_problem"] == "", "the file to be seen again")
+
+
+def test_a_list_of_tasks_is_taken_in_whole_or_not_at_all_and_twice_does_no_harm(slept: Path) -> None:
+    run("pause", "--home", str(slept))
+    tasks = [json.loads(json.dumps(OWN_TASK)) for _ in range(2)]
+    tasks[0]["task"]["id"], tasks[1]["task"]["id"] = "many-1", "bank-stream-0-0"
+    (slept / "inbox" / "bad.json").write_text(json.dumps(tasks))
+    until(lambda: (slept / "inbox" / "rejected" / "bad.json.why").exists(), "the refusal")
+    with Store(slept / "sleepy.db", read_only=True) as store:
+        assert "many-1" not in {task.id for task in store.tasks()}
+    tasks[1]["task"]["id"] = "many-2"
+    for name in ("good.json", "again.json"):
+        (slept / "inbox" / name).write_text(json.dumps(tasks))
+        until(lambda name=name: (slept / "inbox" / "accepted" / name).exists(), name)  # type: ignore[misc]
+    with Store(slept / "sleepy.db", read_only=True) as store:
+        assert [task.id for task in store.tasks()].count("many-1") == 1
+    plan = json.loads(run("sleep-now", "--dry-run", "--json", "--home", str(slept)).stdout)
+    assert "fees" not in plan["merged_fixes"]  # no fix of theirs is known
+    for name in ("many-1", "many-2"):
+        (slept / "tasks" / f"{name}.json").unlink()
+    run("resume", "--home", str(slept))
+
+
 @pytest.mark.skipif(shutil.which("bwrap") is None, reason="code of one's own needs bubblewrap")
 def test_a_task_in_the_inbox_is_worked_on_and_a_bad_one_is_put_aside_with_the_reason(slept: Path) -> None:
     ended = status(slept)["tasks_ended"]
@@ -267,3 +297,12 @@ def test_nothing_live_is_half_there_after_a_kill_while_publishing(slept: Path) -
     publisher = Publisher(slept / "live", AdapterStore(slept / "adapters"))
     publisher.routes()
     assert ask(slept / "control.sock", "GET", "/status")["live"] == publisher.live()
+
+
+def test_it_ends_when_its_state_directory_is_taken_away(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    write_config(home, count=1, after=0)
+    with daemon(home) as process:
+        until(lambda: status(home)["tasks_ended"] == 1, "the task")
+        shutil.rmtree(home)
+        assert process.wait(90) == 0

@@ -110,10 +110,10 @@ def test_it_is_replaced_when_asked_for_and_made_private(path: Path) -> None:
 @pytest.mark.parametrize(
     ("model", "tasks", "message"),
     [
-        ("gpt-7", "pocket", "sleepyctl init: model.kind: there is no 'gpt-7'; valid is 'pocket'"),
+        ("gpt-7", "pocket", "sleepyctl init: model.kind: 'gpt-7' names no model; write pocket, torch:PATH"),
         ("pocket", "swe", "sleepyctl init: tasks.source: there is no 'swe'; valid is 'pocket'"),
-        ("", "pocket", "sleepyctl init: model.kind: there is no ''; valid is 'pocket'"),
-        ('pocket"\nthreads = 3\n#', "pocket", "sleepyctl init: model.kind: there is no 'pocket\"\\nthreads = 3\\n#'"),
+        ("", "pocket", "sleepyctl init: model.kind: '' names no model"),
+        ('pocket"\nthreads = 3\n#', "pocket", "sleepyctl init: model.kind: 'pocket\"\\nthreads = 3\\n#' names no model"),
     ],
 )
 @pytest.mark.parametrize("force", [False, True])

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from agent.model import Message
-from agent.pocket.model import WEIGHTS
+from agent.pocket import WEIGHTS
 from agent.pocket.tokenizer import PocketTokenizer
 from agent.turns import parse_call
 from eval.pocket.conventions import HOUSES, PRETRAINING_TAGS

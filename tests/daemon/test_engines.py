@@ -1,0 +1,39 @@
+"""The same day and the same night on other engines: the daemon with its model on a server, or on MLX."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from consolidation.publishing.ollama import OllamaPublisher
+from tests.daemon.running import daemon, run, status, until, write_config
+from tests.doubles.ollama import Habits
+from tests.doubles.pocket_ollama import NAME, pocket_ollama
+
+
+def test_a_day_and_a_night_on_ollama_and_the_way_back(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    with pocket_ollama(tmp_path / "ollama", Habits(version="0.34.1", adapters="refuse")) as double:
+        more = f'[model]\nkind = "ollama:{NAME}"\nbase = "pocket"\nhost = "{double.host}"\ncontext = 1280\n'
+        write_config(home, count=6, after=0, more=more)
+        publisher = OllamaPublisher(double.host, NAME, home / "ollama")
+        with daemon(home):
+            until(lambda: status(home)["tasks_ended"] == 6, "six tasks")
+            done = run("sleep-now", "--wait", "--json", "--home", str(home), timeout=300)
+            assert done.returncode == 0, done.stdout + done.stderr
+            live = publisher.live("bank")
+            assert live != NAME
+            names = publisher.server.digests()
+            assert names[publisher.alias("bank")] == names[live]
+            assert run("adapters", "rollback", "--home", str(home)).returncode == 0
+            until(lambda: publisher.live("bank") == NAME, "the alias to follow")
+        publisher.close()
+
+
+def test_a_server_that_is_not_there_is_waited_for_and_named_with_what_to_do(tmp_path: Path) -> None:
+    write_config(tmp_path, count=2, after=0, more='[model]\nkind = "ollama:nothing"\nhost = "http://127.0.0.1:9"\n')
+    with daemon(tmp_path) as process:
+        until(lambda: "ollama serve" in status(tmp_path)["holding"], "the complaint")
+        assert status(tmp_path)["tasks_ended"] == 0
+        assert process.poll() is None
+        done = run("sleep-now", "--dry-run", "--home", str(tmp_path))
+        assert done.returncode == 0
