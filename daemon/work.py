@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from agent.errors import SandboxError
-from agent.loop import NoRecorder
+from agent.loop import NoRecorder, opening
+from agent.model import Message
 from agent.models.engines import ModelConfig, open_model, open_weights
 from agent.sandbox.base import Sandbox
 from agent.sandbox.ladder import probe
@@ -160,11 +161,20 @@ class Work:
         )
         night = night or sleeper.open()
         self.emit(Event.NIGHT_OPENED, night=night.id)
+        if self.server is not None:
+            self.server.ask_with(self._canary())
         report = sleeper.sleep(self._pairs, guard.held_out, night)
+        if self.server is not None:
+            self.server.prune()
         verdict = report.night.verdict
         assert verdict is not None
         self.emit(Event.NIGHT_VERDICT, night=night.id, promoted=verdict.promoted, why=verdict.why, numbers=verdict.numbers)
         return {"night": night.id, "promoted": verdict.promoted, "why": verdict.why}
+
+    def _canary(self) -> list[list[Message]]:
+        """The beginning of the latest task that is learnt from in each repository."""
+        latest = {result.repo: result.trajectory_id for result in replay(self.store.results(), self.config)}
+        return [opening(self.store.trajectory(identity)) for identity in latest.values()]
 
     def _pairs(self) -> list[Pair]:
         chosen = replay(self.store.results(), self.config)

@@ -24,9 +24,8 @@ from pydantic import BaseModel
 from agent.pocket import WEIGHTS
 from agent.pocket.tokenizer import PocketTokenizer
 from consolidation.pairs import filter_pairs
-from consolidation.trainers.base import Example, Item, Job, LoraConfig
+from consolidation.trainers.base import Example, Item, Job, LoraConfig, read_job, write_job
 from consolidation.trainers.child import ChildTrainer
-from consolidation.trainers.jobs import read_job, write_job
 from eval.errors import EvalError
 from eval.pocket.rehearsal import rehearsal_pairs
 from memory.hashing import content_hash

@@ -1,9 +1,9 @@
 """A model that Ollama serves (native API), with adapters that somebody publishes to it.
 
 Whether a prompt was cut. Ollama cuts what does not fit into `num_ctx`, and says nothing: it leaves out the oldest messages,
-then shortens the last one. Every request therefore asks it to refuse instead (`truncate: false`; known since 0.12.5), and
-what it answers is checked against `prompt_eval_count`. That field counts the whole prompt from 0.4 to 0.29 and from 0.31 on;
-before and between (0.30 took llama-server's own figure, ollama issue 16414) only what was not in the cache, and it is missing
+then shortens the last one. Every request therefore asks it to refuse instead (`truncate: false`; known since 0.12.6), and
+what it answers is checked against `prompt_eval_count`. That field counts the whole prompt from 0.4 to 0.29 and from 0.30.1;
+before and between (0.30.0 took llama-server's own figure, ollama issue 16414) only what was not in the cache, and it is missing
 where that is nothing (issues 2068 and 3427). So:
 - with a tokenizer, our own count decides before anything is sent. What was sent fits; a smaller count afterwards is a cache
   hit where the server counts so, and a cut prompt where it counts whole prompts.
@@ -36,7 +36,7 @@ from memory.hashing import content_hash
 
 OURS = "sleepy-"
 """Names of the models that we publish begin so."""
-REFUSES_CUTS: Version = (0, 12, 5)
+REFUSES_CUTS: Version = (0, 12, 6)
 MARKS, TEMPLATE = 32, 256
 """Tokens that a template may add to a message, and to a conversation."""
 SLACK = 0.05
@@ -60,7 +60,7 @@ class _Known:
 
     @property
     def counts_whole(self) -> bool:
-        return (0, 4) <= self.version < (0, 30) or self.version >= (0, 31)
+        return (0, 4) <= self.version < (0, 30) or self.version >= (0, 30, 1)
 
 
 class OllamaModel:

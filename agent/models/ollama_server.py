@@ -58,7 +58,7 @@ class Resident:
 class _Uncut(httpx.HTTPTransport):
     """Adds to chats what the client has no argument for: to refuse a conversation that does not fit, instead of cutting it.
 
-    Servers older than October 2025 (0.12.5) do not know these fields, and pass over them.
+    Servers older than October 2025 (0.12.6) do not know these fields, and pass over them.
     """
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:

@@ -82,6 +82,10 @@ class OllamaPublisher(Aliases):
         """Close the connections."""
         self.server.close()
 
+    def ask_with(self, prompts: Sequence[Sequence[Message]]) -> None:
+        """Take these as the canary from now on: an adapter answers what it learnt from otherwise than its base."""
+        self._prompts = tuple(prompts) or PROMPTS
+
     def tag(self, adapter: Path) -> str:
         """The name an adapter folder is published under: the base's, and 16 digits of the adapter's hash."""
         return f"sleepy-{slug(self.base)}:{adapter_digest(adapter)[:16]}"

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from consolidation.errors import ConsolidationError
+from consolidation.trainers.machine import Machine
+from memory.files import write_whole
+
+JOB_FILE = "job.json"
+DATA_FILE = "examples.jsonl"
 
 LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -66,25 +74,6 @@ class LoraConfig(BaseModel):
         if self.patience and not (self.validation and self.patience < self.checkpoints):
             raise ValueError("patience needs validation above 0, and more checkpoints than patience")
         return self
-
-
-class Machine(BaseModel):
-    """What a job may use; it decides how fast it runs, and no more than the last digits of what comes out."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    device: str = "cpu"
-    """For torch: `cpu`, `cuda`, `mps`, or `auto`. MLX chooses for itself."""
-    quantise: Literal["none", "nf4"] = "none"
-    """For torch on CUDA: hold the base in 4 bits (Dettmers et al. 2023, "QLoRA"). For MLX quantise the folder instead."""
-    gradient_checkpointing: bool = False
-    """Compute activations twice instead of keeping them: less memory, about a third slower."""
-    row_tokens: int = Field(default=1024, ge=2)
-    """Tokens that are computed at once: in packed batches, and where nothing is trained. A longer example goes alone."""
-    state_seconds: float = Field(default=30.0, ge=0)
-    """At most so much work is lost when training is killed."""
-    state_steps: int = Field(default=0, ge=0)
-    """The same in optimiser steps; 0 for by time alone."""
 
 
 class Example(BaseModel):
@@ -234,3 +223,24 @@ class Trainer(Protocol):
         (before the serving scale), or at the first weights if there is none.
         """
         ...
+
+
+def write_job(folder: Path, job: Job, examples: Sequence[Item]) -> None:
+    """Lay a job out for the child process."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / JOB_FILE, job.model_dump_json(indent=2))
+    write_whole(folder / DATA_FILE, "".join(e.model_dump_json() + "\n" for e in examples))
+
+
+def read_job(folder: Path) -> tuple[Job, list[Item]]:
+    """Read what `write_job` wrote.
+
+    Raises:
+        ConsolidationError: it is not there, or damaged.
+    """
+    try:
+        job = Job.model_validate_json((folder / JOB_FILE).read_text(encoding="utf-8"))
+        lines = [json.loads(line) for line in (folder / DATA_FILE).read_text(encoding="utf-8").splitlines()]
+        return job, [(Preference if "chosen" in line else Example).model_validate(line) for line in lines]
+    except (OSError, ValueError, TypeError) as error:
+        raise ConsolidationError(f"{folder}: no readable job ({str(error)[:300]}); write it again") from error

@@ -21,9 +21,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from consolidation.errors import TrainingCrashed, TrainingRefused
-from consolidation.trainers.base import Example, Item, Job, Progress, Trained
+from consolidation.trainers.base import Example, Item, Job, Progress, Trained, read_job, write_job
 from consolidation.trainers.checks import check_examples, check_rows
-from consolidation.trainers.jobs import read_job, write_job
 
 ADAPTER = "adapter"
 ERRORS = "stderr.log"

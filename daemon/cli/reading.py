@@ -1,8 +1,7 @@
-"""Commands that only look: logs, tasks, trajectories, nights, adapters, metrics. They work without a daemon too."""
+"""Commands that only look: logs, tasks, trajectories, nights, metrics. They work without a daemon too."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,17 +16,14 @@ if TYPE_CHECKING:
     from daemon.home import Home
     from memory.store import Store
 
-adapters = typer.Typer(no_args_is_help=True, help="What was trained, and what of it is live.")
-
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     for command in (logs, tasks, trajectories, nights, metrics):
         app.command()(command)
-    app.add_typer(adapters, name="adapters")
 
 
-def _read(home: Path | None, target: str, offline: Callable[[Home, Store], Any]) -> Any:
+def read(home: Path | None, target: str, offline: Callable[[Home, Store], Any]) -> Any:
     """The daemon's answer; without one, the same from the store, opened for reading only."""
     from daemon.client import ask
     from daemon.errors import NoDaemonError
@@ -75,7 +71,7 @@ def tasks(home: HomeOption = None, last: Last = 20, as_json: Json = False) -> No
     """Tasks that are over, with their one outcome."""
     from daemon.views import task_rows
 
-    rows = _read(home, f"/tasks?last={last}", lambda _, store: task_rows(store, last))
+    rows = read(home, f"/tasks?last={last}", lambda _, store: task_rows(store, last))
     if as_json:
         print_json(rows)
         return
@@ -99,12 +95,12 @@ def trajectories(
             typer.echo(f"wrote {store.export_jsonl(out)} trajectories to {out}")
         return
     if identity is not None:
-        one = _read(home, f"/trajectories/{quote(identity, safe='')}", lambda _, store: store.trajectory(identity))
+        one = read(home, f"/trajectories/{quote(identity, safe='')}", lambda _, store: store.trajectory(identity))
         print_json(one) if as_json else typer.echo(_told(one))
         return
     from daemon.views import trajectory_rows
 
-    found = _read(home, f"/trajectories?last={last}", lambda _, store: trajectory_rows(store, last))
+    found = read(home, f"/trajectories?last={last}", lambda _, store: trajectory_rows(store, last))
     if as_json:
         print_json(found)
         return
@@ -123,7 +119,7 @@ def nights(home: HomeOption = None, last: Last = 20, as_json: Json = False) -> N
     """Nights, each with its verdict and why."""
     from daemon.views import night_rows
 
-    rows = _read(home, f"/nights?last={last}", lambda _, store: night_rows(store, last))
+    rows = read(home, f"/nights?last={last}", lambda _, store: night_rows(store, last))
     if as_json:
         print_json(rows)
         return
@@ -136,7 +132,7 @@ def metrics(home: HomeOption = None, as_json: Json = False) -> None:
     """How many tasks are resolved: in all, lately, by repository, and between the nights."""
     from daemon.views import metrics as compute
 
-    found = _read(home, "/metrics", lambda _, store: compute(store))
+    found = read(home, "/metrics", lambda _, store: compute(store))
     if as_json:
         print_json(found)
         return
@@ -149,101 +145,3 @@ def metrics(home: HomeOption = None, as_json: Json = False) -> None:
     rows += [row(f"after night {number}", rate) for number, rate in enumerate(found["between_nights"])]
     print_table(("tasks", "ended", "resolved", "rate"), rows, "")
     typer.echo(f"nights: {found['nights_promoted']} promoted, {found['nights_rejected']} rejected")
-
-
-@adapters.command("list")
-def adapters_list(home: HomeOption = None, as_json: Json = False) -> None:
-    """Every adapter: live, previous, pinned."""
-    from daemon.views import adapter_rows
-
-    rows = _read(home, "/adapters", adapter_rows)
-    if as_json:
-        print_json(rows)
-        return
-
-    def row(r: dict[str, Any]) -> tuple[object, ...]:
-        marks = [r["state"], *(name for name in ("previous", "pinned") if r[name]), *(["DAMAGED"] if r["damaged"] else [])]
-        return r["id"], r["created_at"][:19], ", ".join(r["scope"]), r["strategy"], r["bytes"], ", ".join(marks)
-
-    table = [row(r) for r in rows]
-    print_table(("adapter", "made", "for", "strategy", "bytes", "state"), table, "there is no adapter yet")
-
-
-@adapters.command("show")
-def adapters_show(adapter: str, home: HomeOption = None) -> None:
-    """Where an adapter comes from, as JSON; its bytes are checked."""
-    from consolidation.adapters import AdapterStore
-
-    found = _read(home, f"/adapters/{quote(adapter, safe='')}", lambda place, _: AdapterStore(place.adapters).get(adapter))
-    typer.echo(json.dumps(found, indent=2))
-
-
-@adapters.command("export")
-def adapters_export(
-    adapter: str,
-    layout: Annotated[str, typer.Option("--format", help="peft, mlx or gguf.")],
-    out: Annotated[Path, typer.Option(help="Folder to write to; it must be new or empty.")],
-    home: HomeOption = None,
-) -> None:
-    """Write an adapter for another engine."""
-    from consolidation.adapters import AdapterStore
-    from consolidation.portable import export
-    from daemon.home import Home
-
-    for path in export(AdapterStore(Home.at(home).adapters).get(adapter), layout, out.expanduser()):
-        typer.echo(path)
-
-
-@adapters.command("import")
-def adapters_import(
-    path: Annotated[Path, typer.Argument(help="A folder in PEFT's or MLX's layout, or a GGUF file.")],
-    repos: Annotated[str, typer.Option(help="Comma-separated repositories that it is for.")] = "",
-    home: HomeOption = None,
-) -> None:
-    """Take in an adapter as a candidate; it must have been trained on the configured model's weights."""
-    from agent.models.engines import open_weights
-    from consolidation.adapters import AdapterStore
-    from consolidation.portable import import_adapter
-    from daemon.home import Home
-    from daemon.run import read_config
-
-    place = Home.at(home)
-    place.make()
-    weights = open_weights(read_config(place).model)
-    scope = tuple(name for name in repos.split(",") if name)
-    added = import_adapter(AdapterStore(place.adapters), path.expanduser(), weights.hash, weights.folder, scope)
-    typer.echo(f"{added.id} is a candidate; a night must examine it before it can be put to work")
-
-
-@adapters.command("promote")
-def adapters_promote(adapter: str, home: HomeOption = None, as_json: Json = False) -> None:
-    """Serve an adapter again that once passed the gate."""
-    _changed(home, "/adapters/promote", {"adapter": adapter}, as_json)
-
-
-@adapters.command("rollback")
-def adapters_rollback(home: HomeOption = None, as_json: Json = False) -> None:
-    """Serve what was live before; again undoes it."""
-    _changed(home, "/adapters/rollback", None, as_json)
-
-
-@adapters.command("pin")
-def adapters_pin(
-    adapter: str,
-    home: HomeOption = None,
-    off: Annotated[bool, typer.Option("--off", help="Keep it no longer.")] = False,
-) -> None:
-    """Keep an adapter for ever, whatever the disk budget says."""
-    from daemon.client import ask
-    from daemon.home import Home
-
-    typer.echo(ask(Home.at(home).socket, "POST", "/adapters/pin", {"adapter": adapter, "keep": not off})["what"])
-
-
-def _changed(home: Path | None, target: str, body: dict[str, Any] | None, as_json: bool) -> None:
-    from daemon.client import ask
-    from daemon.home import Home
-
-    answer = ask(Home.at(home).socket, "POST", target, body)
-    live = ", ".join(f"{repo} {identity}" for repo, identity in answer["live"].items()) or "the bare base model"
-    print_json(answer) if as_json else typer.echo(f"live: {live}")

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from agent.pocket import WEIGHTS
 from consolidation.errors import TrainingRefused
 from consolidation.trainers.base import Penalty
+from consolidation.trainers.batches import rows
 from consolidation.trainers.loop import LocalTrainer
 from tests.consolidation.lessons import ENGINES, job, lessons, losses, trainer_of, weights
 
@@ -47,12 +48,14 @@ def test_accumulation_packing_and_checkpointed_gradients_change_nothing_but_the_
     trainer: LocalTrainer, tmp_path: Path
 ) -> None:
     plain = job(batch_size=4, epochs=2)
-    small = plain.machine.model_copy(update={"row_tokens": 24})
+    small = plain.machine.model_copy(update={"row_tokens": 60})
     others = {
         "accumulated": job(batch_size=2, accumulate=2, epochs=2),
         "packed": job(batch_size=4, batching="packed", epochs=2, machine=small),
         "frugal": job(batch_size=4, epochs=2, machine=small.model_copy(update={"gradient_checkpointing": True})),
     }
+    widths = [e.width for e in lessons()]
+    assert [len(row) for row in rows(range(4), widths, 60, trainer.name == "mlx")] == [2, 2]  # some are joined, not all
     expected = losses(trainer, plain, lessons(), tmp_path / "plain")
     for name, other in others.items():
         assert losses(trainer, other, lessons(), tmp_path / name) == pytest.approx(expected, abs=2e-4), name

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from consolidation.errors import TrainingCrashed, TrainingRefused
-from consolidation.trainers.base import Job, Machine, Progress
+from consolidation.trainers.base import Job, Progress
 from consolidation.trainers.checkpoint import load_state, state_file
 from consolidation.trainers.child import ChildTrainer
+from consolidation.trainers.machine import Machine
 from tests.consolidation.lessons import job, lessons, losses, preferences, trainer_of, weights
 
 OFTEN = Machine(state_steps=1)

@@ -14,10 +14,9 @@ from agent.model import Message
 from agent.pocket import WEIGHTS
 from agent.pocket.model import PocketModel
 from consolidation.errors import ConsolidationError, TrainingCrashed, TrainingRefused
-from consolidation.trainers.base import Example, Job, LoraConfig, Progress
+from consolidation.trainers.base import Example, Job, LoraConfig, Progress, read_job, write_job
 from consolidation.trainers.checks import check_examples
 from consolidation.trainers.child import ChildTrainer
-from consolidation.trainers.jobs import read_job, write_job
 from consolidation.trainers.torch_lora import fit
 
 LORA = LoraConfig(rank=4, alpha=8, learning_rate=3e-3, epochs=3, batch_size=4)
