@@ -8,10 +8,11 @@ import random
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from daemon.client import ask
 from daemon.errors import DaemonError, OwnedError
 
 VARIABLE = "SLEEPYD_HOME"
@@ -162,22 +163,22 @@ def owned(path: Path, what: str, seconds: float = 0.5) -> Iterator[None]:
 
 
 @contextmanager
-def alone_in(folder: Path, lock: Path) -> Iterator[None]:
-    """Hold the lock of a folder itself, which nobody can delete while it is in use; `lock` is the file that names the owner.
+def alone_in(home: Home) -> Iterator[None]:
+    """Hold the lock of the directory itself, which nobody can delete from under its owner as they can a file in it.
 
     Raises:
         OwnedError: another process holds it; the text names its PID.
         DaemonError: if folders cannot be locked here.
     """
     try:
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        handle = os.open(home.root, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
-        raise _unusable(folder, error) from error
+        raise _unusable(home.root, error) from error
     try:
         patience = time.monotonic() + 0.5
         while not _locked(handle, fcntl.LOCK_EX):
             if time.monotonic() > patience and _is_taken(handle):
-                raise OwnedError(f"a daemon is already running on {folder} (PID {_named(lock)})")
+                raise OwnedError(f"a daemon is already running on {home.root} (PID {_named(home)})")
             time.sleep(random.uniform(0.01, 0.05))
         yield
     finally:
@@ -196,11 +197,14 @@ def daemon_in(home: Home) -> int | None:
     return found
 
 
-def _named(lock: Path) -> str:
+def _named(home: Home) -> str:
+    """PID of the owner: as its lock file has it, or where that was deleted, as it says itself."""
     try:
-        return lock.read_text(encoding="ascii", errors="replace").strip() or "unknown"
+        return home.lock.read_text(encoding="ascii", errors="replace").strip() or "unknown"
     except OSError:
-        return "unknown, its lock file was deleted"
+        with suppress(DaemonError):
+            return str(ask(home.socket, "GET", "/status", timeout=2)["pid"])
+        return "unknown"
 
 
 def _take(handle: int, path: Path, what: str, seconds: float) -> None:

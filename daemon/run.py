@@ -46,7 +46,7 @@ def run(home: Home, quiet: bool = False) -> None:
         StoreError: if the store cannot be used.
     """
     home.make()
-    with alone_in(home.root, home.lock), owned(home.lock, "a daemon"):
+    with alone_in(home), owned(home.lock, "a daemon"):
         config = read_config(home)
         began = time.monotonic()
         log = configure(home.logs, config.log, None if quiet else sys.stderr, config.hash)

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from agent.errors import SandboxError
-from agent.loop import NoRecorder, opening
+from agent.loop import NoRecorder
 from agent.model import Message
 from agent.models.engines import ModelConfig, open_model, open_weights
 from agent.sandbox.base import Sandbox
 from agent.sandbox.ladder import probe
 from consolidation.adapters import AdapterStore
-from consolidation.night import Sleeper
+from consolidation.night import PAIRS, Examination, Sleeper
 from consolidation.pairs import Pair
 from consolidation.publishing.ollama import OllamaPublisher
 from consolidation.room import RoomyTrainer
@@ -43,6 +43,7 @@ from memory.trajectories import Outcome, Result, Step, Trajectory
 Emit = Callable[..., None]
 """Called with an event's name and its fields."""
 PROGRESS_SECONDS = 1.0
+CANARIES, CANARY_TOKENS = 4, 64
 
 
 class Stopped(BaseException):
@@ -142,6 +143,11 @@ class Work:
             self.checkpoint()
             self.emit(Event.NIGHT_STEP, step=phase)
 
+        def examine(routes: Mapping[str, Path]) -> Examination:
+            if self.server is not None:
+                self.server.ask_with(self._canary(opened.id))
+            return guard.examine(routes)
+
         weights = open_weights(config.model)
         sleeper = Sleeper(
             config=config.night,
@@ -155,14 +161,12 @@ class Work:
             publisher=self.publisher,
             recorder=self.store,
             work=self.home.nights,
-            examine=guard.examine,
+            examine=examine,
             on_step=on_step,
             on_phase=on_phase,
         )
-        night = night or sleeper.open()
+        night = opened = night or sleeper.open()
         self.emit(Event.NIGHT_OPENED, night=night.id)
-        if self.server is not None:
-            self.server.ask_with(self._canary())
         report = sleeper.sleep(self._pairs, guard.held_out, night)
         if self.server is not None:
             self.server.prune()
@@ -171,10 +175,17 @@ class Work:
         self.emit(Event.NIGHT_VERDICT, night=night.id, promoted=verdict.promoted, why=verdict.why, numbers=verdict.numbers)
         return {"night": night.id, "promoted": verdict.promoted, "why": verdict.why}
 
-    def _canary(self) -> list[list[Message]]:
-        """The beginning of the latest task that is learnt from in each repository."""
-        latest = {result.repo: result.trajectory_id for result in replay(self.store.results(), self.config)}
-        return [opening(self.store.trajectory(identity)) for identity in latest.values()]
+    def _canary(self, night: str) -> list[list[Message]]:
+        """Conversations up to the longest turns that a night teaches: where an adapter speaks otherwise than its base."""
+        lines = (self.home.nights / night / PAIRS).read_text(encoding="utf-8").split("\n")
+        taught = [Pair.model_validate_json(line) for line in lines if line]
+        found: dict[str, list[list[Message]]] = {}
+        for pair in sorted(taught, key=lambda pair: pair.source != "merged_fix"):
+            messages = pair.conversation()
+            turns = [i for i, message in enumerate(messages) if message.role == "assistant"]
+            if turns and len(found.setdefault(pair.repo, [])) < CANARIES:
+                found[pair.repo].append(messages[: max(turns, key=lambda i: len(messages[i].content))])
+        return [prompt for prompts in found.values() for prompt in prompts]
 
     def _pairs(self) -> list[Pair]:
         chosen = replay(self.store.results(), self.config)
@@ -198,7 +209,12 @@ def _server(home: Home, config: ModelConfig) -> OllamaPublisher | None:
     if config.engine.kind != "ollama":
         return None
     return OllamaPublisher(
-        config.host, config.engine.name, home.root / "ollama", context=config.tokens, timeout=config.timeout_seconds
+        config.host,
+        config.engine.name,
+        home.root / "ollama",
+        context=config.tokens,
+        tokens=CANARY_TOKENS,
+        timeout=config.timeout_seconds,
     )
 
 

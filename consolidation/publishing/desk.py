@@ -22,11 +22,11 @@ LONGEST = 60
 
 
 class Entry(BaseModel):
-    """A published tag: its route, and the digests of its manifest, its adapter, and its base's manifest."""
+    """A published tag: its route (`fused` is a whole model), digests of its manifest, its adapter, and its base's manifest."""
 
     model_config = ConfigDict(extra="forbid")
 
-    route: Route
+    route: Route | Literal["fused"]
     digest: str
     adapter: str
     base: str

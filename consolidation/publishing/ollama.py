@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from agent.adapters import Lora, adapter_digest, read_peft
 from agent.errors import ModelError, ModelUnavailable
@@ -22,10 +23,11 @@ from agent.model import Message
 from agent.models.ollama_server import HOST, OllamaServer
 from agent.models.remote import Patience, Refused
 from consolidation.errors import AdapterError
+from consolidation.fuse import verify
 from consolidation.publishing import PublishError
 from consolidation.publishing.aliases import Aliases
 from consolidation.publishing.desk import Desk, Entry, Route, State, slug
-from consolidation.publishing.routes import Base, Built, build
+from consolidation.publishing.routes import Base, Built, build, build_fused
 from memory.hashing import content_hash
 
 ROUTES: tuple[Route, ...] = ("create", "pull", "merge")
@@ -48,7 +50,7 @@ class Published:
     """A model in Ollama: its name, how it came to be, how long that took (seconds), digest of its manifest."""
 
     tag: str
-    route: Route
+    route: Route | Literal["fused"]
     seconds: float
     digest: str
 
@@ -123,7 +125,30 @@ class OllamaPublisher(Aliases):
                 self._compare(tag, self._answers(base, tag), expected)
             return Published(tag, known.route, time.monotonic() - began, known.digest)
 
-    def _may(self, route: Route) -> bool:
+    def publish_fused(self, folder: Path, quantise: str = "") -> Published:
+        """Have Ollama serve a model that `fuse` wrote, quantised by Ollama (q8_0, q5_K_M, q4_K_M) if asked to.
+
+        It is another model than the adapter beside its base: guard what this tag answers before it is made live.
+
+        Raises:
+            PublishError: the folder is not what was fused, or the server failed.
+        """
+        began = time.monotonic()
+        with self._changing(f"{folder} was not published") as state:
+            signed = verify(folder)
+            tag = f"sleepy-{slug(self.base)}:{signed.output[:16]}{f'-{quantise.lower()}' if quantise else ''}"
+            base = Base.of(self.server, self.base, self._base_gguf)
+            there, known = self.server.digests(), state.published.get(tag)
+            if known is None or there.get(tag) != known.digest:
+                with tempfile.TemporaryDirectory(prefix=".publish-", dir=self.desk.folder) as work:
+                    built = build_fused(self.server, base, folder, quantise, tag, Path(work))
+                digest = self.server.digest(tag)
+                known = Entry(route="fused", digest=digest, adapter=built.blob, base=there[base.name])
+                state.published[tag] = known
+                self.desk.save(state)
+            return Published(tag, "fused", time.monotonic() - began, known.digest)
+
+    def _may(self, route: Route | Literal["fused"]) -> bool:
         return self._route in (None, route)
 
     def _make(self, state: State, base: Base, lora: Lora, entry: Entry, tag: str, expected: Sequence[str] | None) -> Entry:

@@ -18,6 +18,7 @@ from agent.errors import ModelError
 from agent.models.ollama_server import OllamaServer, adapters_in, architecture_of, full_name, trained_context
 from agent.models.remote import Refused
 from consolidation.layouts.gguf import write_gguf_adapter
+from consolidation.layouts.gguf_base import write_gguf_base
 from consolidation.layouts.gguf_merge import merge_gguf
 from consolidation.publishing import PublishError
 from consolidation.publishing.desk import Route
@@ -144,6 +145,20 @@ def _entries(manifest: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [*manifest["layers"], manifest["config"]]
 
 
+def build_fused(server: OllamaServer, base: Base, folder: Path, quantise: str, tag: str, work: Path) -> Built:
+    """Make `tag` of a fused model's folder, with the base's template and parameters; Ollama quantises it.
+
+    Raises:
+        Refused, AdapterError: it cannot be made.
+        ModelUnavailable: the server is gone.
+    """
+    file = work / "fused.gguf"
+    write_gguf_base(folder, file, "f16" if quantise else "f32")
+    blob = _upload(server, file)
+    _from_file(server, base, file.name, blob, tag, quantise)
+    return Built(blob.removeprefix("sha256:"))
+
+
 def _merge(server: OllamaServer, base: Base, lora: Lora, tag: str, work: Path) -> Built:
     if base.file is None or not base.file.is_file():
         raise Refused(f"the file of {base.name} cannot be read from here; name it as the publisher's base_gguf", 0)
@@ -152,14 +167,19 @@ def _merge(server: OllamaServer, base: Base, lora: Lora, tag: str, work: Path) -
     file = work / "merged.gguf"
     merge_gguf(base.file, lora, file)
     blob = _upload(server, file)
-    template, system = (_told(base.shown, name) for name in ("TEMPLATE", "SYSTEM"))
+    _from_file(server, base, file.name, blob, tag)
+    return Built(blob.removeprefix("sha256:"))
+
+
+def _from_file(server: OllamaServer, base: Base, name: str, blob: str, tag: str, quantise: str = "") -> None:
+    template, system = (_told(base.shown, word) for word in ("TEMPLATE", "SYSTEM"))
     given = _parameters(base.shown) or None
+    wanted = quantise or None
     server.follow(
         lambda client: client.create(
-            tag, files={file.name: blob}, template=template, system=system, parameters=given, stream=True
+            tag, files={name: blob}, quantize=wanted, template=template, system=system, parameters=given, stream=True
         )
     )
-    return Built(blob.removeprefix("sha256:"))
 
 
 def _told(shown: ShowResponse, name: str) -> str | None:

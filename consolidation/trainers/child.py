@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -146,11 +146,16 @@ def _watch_memory(memory_mb: int) -> None:
     os._exit(4)
 
 
-def _events() -> IO[str]:
-    """The channel of events; what libraries print goes to the errors instead."""
-    channel = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
-    os.dup2(2, 1)
-    return channel
+@contextlib.contextmanager
+def _channel() -> Iterator[IO[str]]:
+    """Where events go: the output as it was. What libraries print goes to the errors meanwhile."""
+    with os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1) as channel:
+        os.dup2(2, 1)
+        try:
+            yield channel
+        finally:
+            sys.stdout.flush()
+            os.dup2(channel.fileno(), 1)
 
 
 def _do(engine: str, folder: Path, duty: Sequence[str], on_step: Callable[[Progress], None]) -> Any:
@@ -173,21 +178,22 @@ def _do(engine: str, folder: Path, duty: Sequence[str], on_step: Callable[[Progr
 
 
 def main(argv: Sequence[str]) -> int:
-    """The child's side."""
-    folder, memory_mb, niceness, engine, duty = Path(argv[1]), int(argv[2]), int(argv[3]), argv[4], argv[5:]
-    channel = _events()
-
-    def emit(event: str, data: object) -> None:
-        print(json.dumps({"event": event, "data": data}), file=channel)
-
+    """The child's side; without engine and duty it fits with torch."""
+    folder, memory_mb, niceness = Path(argv[1]), int(argv[2]), int(argv[3])
+    engine, *duty = argv[4:] or ["torch"]
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _limit(memory_mb, niceness)
-    try:
-        found = _do(engine, folder, duty, lambda progress: emit("step", progress.model_dump()))
-    except TrainingRefused as refused:
-        emit("refused", str(refused))
-        return 1
-    emit("done", found)
+    with _channel() as channel:
+
+        def emit(event: str, data: object) -> None:
+            print(json.dumps({"event": event, "data": data}), file=channel)
+
+        try:
+            found = _do(engine, folder, duty or ["fit"], lambda progress: emit("step", progress.model_dump()))
+        except TrainingRefused as refused:
+            emit("refused", str(refused))
+            return 1
+        emit("done", found)
     return 0
 
 

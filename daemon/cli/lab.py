@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from daemon.cli.options import Json
+from daemon.cli.options import Json, print_table
 
 bench = typer.Typer(no_args_is_help=True, help="Measure.")
 DEMO_HOME = Path("~/.sleepyd-demo")
@@ -87,3 +87,41 @@ def bench_pocket(
         typer.echo(report.model_dump_json())
     else:
         Console().print_json(report.model_dump_json())
+
+
+@bench.command("train")
+def bench_train(
+    examples: Annotated[int, typer.Option(min=8, help="Examples of each run; MLX without Metal gets an eighth.")] = 32,
+    rounds: Annotated[int, typer.Option(min=1, help="How often every contestant runs; they take turns.")] = 3,
+    engines: Annotated[str, typer.Option(help="Comma-separated: torch, mlx.")] = "torch,mlx",
+    threads: Annotated[int, typer.Option(min=1, help="Threads of each contestant.")] = 1,
+    seed: Seed = 0,
+    home: Annotated[Path, typer.Option(help="Folder for the runs.")] = Path("build/bench-train"),
+    as_json: Json = False,
+) -> None:
+    """Our trainers beside the engines' own stock loops, on the same data: tokens per second, time, memory."""
+    from rich.console import Console
+
+    from eval.bench_train import bench as measure
+
+    console = Console(stderr=True)
+    report = measure(home.expanduser().resolve(), examples, rounds, engines.split(","), threads, seed, console.print)
+    if as_json:
+        typer.echo(report.model_dump_json())
+        return
+    columns = ("engine", "contestant", "lengths", "tokens/s", "x stock", "x stock (CPU)", "s", "peak MiB", "unseen loss")
+    rows = [
+        (
+            row.engine,
+            row.contestant,
+            row.lengths,
+            f"{row.tokens_per_second:.0f}",
+            f"{row.speed_up:.2f}",
+            f"{row.cpu_speed_up:.2f}",
+            f"{row.seconds:.1f}",
+            row.peak_mb,
+            f"{row.unseen_loss:.3f}",
+        )
+        for row in report.rows
+    ]
+    print_table(columns, rows, "")

@@ -14,15 +14,20 @@ from typing import Any
 import httpx
 import pytest
 
+from agent.adapters import read_peft
 from agent.errors import ModelError, ModelUnavailable
 from agent.model import Message, Sampling
 from agent.models.ollama_model import OllamaModel
+from agent.pocket import WEIGHTS
 from agent.pocket.model import PocketModel
+from consolidation.adapters import AdapterStore
+from consolidation.fuse import fuse
 from consolidation.publishing import PublishError
 from consolidation.publishing.desk import LOCK, STATE, slug
 from consolidation.publishing.ollama import PROMPTS, OllamaPublisher
 from consolidation.publishing.registry import Registry
 from tests.agent import loras
+from tests.consolidation.adapting import stored
 from tests.doubles.ollama import CUT, HALF, Habits, OllamaDouble
 from tests.doubles.ollama_engine import LlamaEngine
 from tests.doubles.pocket_ollama import BRISK, EVERYWHERE, NAME, TOKENIZER, any_ollama, pocket_ollama
@@ -464,3 +469,32 @@ def test_any_text_becomes_a_part_of_a_name() -> None:
     names = [slug(text) for text in ("a/b", "a-b", "../x", "", "Ä", "x" * 300, ":", "a b")]
     assert len(set(names)) == len(names)
     assert all(len(name) <= 80 and name[0].isalnum() and name.isascii() and "/" not in name for name in names)
+
+
+@pytest.mark.parametrize("quantise", ["", "q8_0"])
+def test_a_fused_model_is_served_as_it_was_made_and_can_be_made_live(
+    publisher: Open, double: OllamaDouble, adapters: list[Path], guarded: list[str], tmp_path: Path, quantise: str
+) -> None:
+    adapter = stored(AdapterStore(tmp_path / "adapters"), read_peft(adapters[0]), WEIGHTS)
+    fuse(WEIGHTS, adapter, tmp_path / "fused")
+    one = publisher()
+    published = one.publish_fused(tmp_path / "fused", quantise)
+    assert published.route == "fused"
+    assert said(double, published.tag) != said(double, NAME)
+    if not quantise:
+        assert said(double, published.tag) == guarded[0]
+    one.make_live(SCOPE, published.tag)
+    assert said(double, one.alias(SCOPE)) == said(double, published.tag)
+    assert one.rollback(SCOPE) == NAME
+
+
+def test_a_fused_model_that_was_changed_since_is_not_published(
+    publisher: Open, double: OllamaDouble, adapters: list[Path], tmp_path: Path
+) -> None:
+    fuse(WEIGHTS, stored(AdapterStore(tmp_path / "adapters"), read_peft(adapters[0]), WEIGHTS), tmp_path / "fused")
+    with (tmp_path / "fused" / "model.safetensors").open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\x00")
+    with pytest.raises(PublishError, match="is not what was made"):
+        publisher().publish_fused(tmp_path / "fused")
+    assert tags(double) == set()

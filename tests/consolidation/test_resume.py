@@ -128,3 +128,14 @@ def test_a_process_over_its_memory_ends_where_the_system_sets_no_limit() -> None
     ended = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == 4
     assert ended.stderr == "over the limit of 1 MiB\n"
+
+
+def test_what_libraries_print_is_no_event_and_the_output_comes_back() -> None:
+    source = (
+        "from consolidation.trainers.child import _channel\nimport os\n"
+        "with _channel() as channel:\n os.system('echo noise'); print('more'); print('event', file=channel)\n"
+        "print('after')"
+    )
+    ended = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=60, check=True)
+    assert ended.stdout.split() == ["event", "after"]
+    assert sorted(ended.stderr.split()) == ["more", "noise"]
