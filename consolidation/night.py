@@ -22,6 +22,7 @@ from consolidation.gate import GateConfig, Paired, judge
 from consolidation.pairs import Encoder, Pair, filter_pairs
 from consolidation.skill import Publisher, skill_id
 from consolidation.trainers.base import Example, Job, LoraConfig, Progress, Trained, Trainer
+from consolidation.trainers.machine import Machine
 from memory.files import write_whole
 from memory.hashing import content_hash
 from memory.nights import Night, Verdict
@@ -47,6 +48,7 @@ class NightConfig(BaseModel):
     """Threads that training may use."""
     context: int = Field(default=1024, ge=2)
     """Longest example (tokens); longer ones are left out, none is cut."""
+    machine: Machine = Machine()
 
 
 @dataclass(frozen=True)
@@ -189,10 +191,12 @@ class Sleeper:
     def _train(self, night: Night, repo: str, data: Sequence[tuple[Pair, tuple[list[int], list[bool]]]]) -> dict[str, Any]:
         job = Job(
             base=self.base,
+            base_hash=self.base_hash,
             lora=self.config.lora,
             seed=self.config.seed,
             threads=self.config.threads,
             context=self.config.context,
+            machine=self.config.machine,
         )
         examples = [Example(ids=ids, own=own, rehearsal=pair.source != "merged_fix") for pair, (ids, own) in data]
         trained = self.trainer.fit(

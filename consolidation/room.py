@@ -128,8 +128,6 @@ class RoomyTrainer:
 
     inner: Trainer
     make_room: Callable[[], None]
-    checkpointing: bool = False
-    bytes_per_weight: float | None = None
     available: Callable[[], int] = available_mb
 
     @property
@@ -159,7 +157,11 @@ class RoomyTrainer:
     def _check(self, job: Job, examples: Sequence[Item]) -> None:
         longest = max((item.tokens for item in examples), default=2)
         need = estimate(
-            shape_of(job.base), job.lora, longest, checkpointing=self.checkpointing, bytes_per_weight=self.bytes_per_weight
+            shape_of(job.base),
+            job.lora,
+            longest,
+            checkpointing=job.machine.gradient_checkpointing,
+            bytes_per_weight=_bytes_per_weight(job, self.name),
         )
         self.make_room()
         there = self.available()
@@ -168,6 +170,15 @@ class RoomyTrainer:
                 f"training takes about {need}, and {there} MiB are free; choose a smaller or 4-bit base, a smaller night.lora."
                 f"batch_size (now {job.lora.batch_size}) or night.context (now {job.context}), or close other programs"
             )
+
+
+def _bytes_per_weight(job: Job, engine: str) -> float | None:
+    """As the engine holds the base; None for as it lies on disk."""
+    if engine == "mlx":
+        return None
+    if job.machine.quantise == "nf4":
+        return FOUR_BIT
+    return 4 if job.lora.precision == "f32" else 2
 
 
 KNOWN = {

@@ -81,7 +81,15 @@ class Event(StrEnum):
     NIGHT_PUBLISHED = "night.published", "What the night made is live.", "adapters"
     NIGHT_CLOSED = "night.closed", "The night is over and recorded.", "promoted", "why"
     NIGHT_FAILED = "night.failed", "The night broke off; nothing was put to work.", "error", "traceback"
-    TRAINING_PROGRESS = "training.progress", "How far an adapter's training has come.", "repo", "step", "steps", "loss"
+    TRAINING_PROGRESS = (
+        "training.progress",
+        "How far an adapter's training has come.",
+        "repo",
+        "step",
+        "steps",
+        "loss",
+        "resumed_from",
+    )
 
     WORKER_STARTED = "worker.started", "The worker process began.", "pid"
     WORKER_EXITED = "worker.exited", "The worker process ended.", "pid", "code"

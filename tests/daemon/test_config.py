@@ -48,6 +48,8 @@ OTHERS = {
     ("night", "lora", "targets"): ["q_proj"],
     ("log", "level"): "debug",
     ("night", "lora", "validation"): 0.1,
+    ("night", "machine", "device"): "mps",
+    ("night", "machine", "quantise"): "nf4",
     ("night", "lora", "batching"): "packed",
     ("night", "lora", "objective"): "dpo",
     ("night", "lora", "reference"): "start",
