@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from agent.errors import ModelUnavailable
 from consolidation.adapters import Manifest
 from consolidation.errors import ConsolidationError, TrainingCrashed
 from consolidation.gate import GateConfig, Paired, judge
@@ -134,16 +135,16 @@ class Sleeper:
         """One whole night, or the rest of an open one.
 
         What goes wrong for good ends in the night's row, and is raised again. An interruption
-        (Ctrl-C, a killed process) and a crash of the training process leave the night open.
+        (Ctrl-C, a killed process), a crash of the training process and a model's server that is away leave it open.
 
         Raises:
-            TrainingCrashed: the night can go on.
+            TrainingCrashed, ModelUnavailable: the night can go on.
             ConsolidationError: the night is over; nothing was put to work.
         """
         report = NightReport(night or self.open())
         try:
             self._sleep(report, collect, held_out)
-        except TrainingCrashed:
+        except (TrainingCrashed, ModelUnavailable):
             raise
         except Exception as error:
             self._close(report, error=f"{type(error).__name__}: {error}"[:500])

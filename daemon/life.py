@@ -35,7 +35,7 @@ from memory.trajectories import Result
 
 STATE, PAUSED, NIGHT_CONFIG, COUNTED_FROM = "state", "paused", "night.config", "results.counted_from"
 BACKOFF_SECONDS = (1.0, 2.0, 5.0, 15.0, 60.0, 300.0)
-RETRIABLE = ("TrainingCrashed",)
+RETRIABLE, AWAY = ("TrainingCrashed",), "ModelUnavailable"
 
 
 def utc_now() -> datetime:
@@ -276,6 +276,8 @@ class Life:
         elif reply.kind in RETRIABLE:
             self._failed(reply.error)
             self._night_crashed(progress, reply.error)
+        elif reply.kind == AWAY:  # the night goes on when the server is back
+            self._failed(reply.error)
         elif reply.error:
             self._abandon_night(f"{reply.kind}: {reply.error}")
         if reply is not None and reply.stopped and not woken:  # it goes on later, or at once if that was taken back

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from agent.errors import SandboxError
+from agent.errors import ModelUnavailable, SandboxError
 from agent.loop import NoRecorder
 from agent.model import Message
 from agent.models.engines import ModelConfig, open_model, open_weights
@@ -20,6 +20,7 @@ from agent.sandbox.ladder import probe
 from consolidation.adapters import AdapterStore
 from consolidation.night import PAIRS, Examination, Sleeper
 from consolidation.pairs import Pair
+from consolidation.publishing import PublishError
 from consolidation.publishing.ollama import OllamaPublisher
 from consolidation.room import RoomyTrainer
 from consolidation.skill import Publisher
@@ -66,9 +67,15 @@ class Work:
 
     def align(self, routes: Mapping[str, Path]) -> None:
         """Have the server's aliases lead to what is, or is about to be, live; nothing to do for engines in this process."""
-        if self.server is not None:
+        if self.server is None:
+            return
+        try:
             for scope in {*self.server.scopes(), *routes}:
                 self.server.make_live(scope, self.server.publish(routes[scope]).tag if scope in routes else self.server.base)
+        except PublishError as error:
+            if isinstance(error.__cause__, ModelUnavailable):
+                raise ModelUnavailable(str(error)) from error
+            raise
 
     def checkpoint(self) -> None:
         """A safe point: raises `Stopped` if the owner wants an end."""
@@ -120,7 +127,7 @@ class Work:
         """One night, or the rest of an open one.
 
         Raises:
-            TrainingCrashed: it can go on.
+            TrainingCrashed, ModelUnavailable: it can go on.
             ConsolidationError: it is over without a promotion.
         """
         config = self.config

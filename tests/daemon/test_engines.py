@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 
 from consolidation.publishing.ollama import OllamaPublisher
 from tests.daemon.running import daemon, run, status, until, write_config
-from tests.doubles.ollama import Habits
+from tests.doubles.ollama import Habits, serving
 from tests.doubles.pocket_ollama import NAME, pocket_ollama
 
 
@@ -27,6 +28,25 @@ def test_a_day_and_a_night_on_ollama_and_the_way_back(tmp_path: Path) -> None:
             assert run("adapters", "rollback", "--home", str(home)).returncode == 0
             until(lambda: publisher.live("bank") == NAME, "the alias to follow")
         publisher.close()
+
+
+def test_a_server_that_goes_away_in_the_night_is_waited_for_and_the_night_goes_on(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    with ExitStack() as living:
+        with pocket_ollama(tmp_path / "ollama") as double:
+            port = int(double.host.rpartition(":")[2])
+            more = f'[model]\nkind = "ollama:{NAME}"\nbase = "pocket"\nhost = "{double.host}"\ncontext = 1280\n'
+            write_config(home, count=4, after=0, more=more)
+            living.enter_context(daemon(home))
+            until(lambda: status(home)["tasks_ended"] == 4, "four tasks")
+            assert run("sleep-now", "--home", str(home)).returncode == 0
+            until(lambda: status(home)["doing"]["step"].startswith("train"), "training")
+        until(lambda: "does not answer" in status(home)["holding"], "the complaint")
+        assert status(home)["nights"] == 0
+        with serving(double, port):
+            until(lambda: status(home)["nights"] == 1, "the night's end", 300)
+            verdict = status(home)["last_verdict"]
+            assert verdict["promoted"], verdict["why"]
 
 
 def test_a_server_that_is_not_there_is_waited_for_and_named_with_what_to_do(tmp_path: Path) -> None:

@@ -324,6 +324,7 @@ class _Server(uvicorn.Server):
 def serving(double: OllamaDouble, port: int = 0) -> Iterator[OllamaDouble]:
     """Serve it on loopback as long as the block runs."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:  # asyncio hurries only TCP by name
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", port))
         listener.listen(64)
         config = uvicorn.Config(double.app, log_level="critical", lifespan="off", ws="none", timeout_graceful_shutdown=1)
