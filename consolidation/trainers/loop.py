@@ -10,9 +10,9 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from agent.adapters import CONFIG, WEIGHTS, Lora, read_peft
+from agent.adapters import Lora, read_peft
 from agent.errors import ModelError
-from consolidation.errors import TrainingRefused
+from consolidation.errors import AdapterError, TrainingRefused
 from consolidation.layouts.peft import write_peft
 from consolidation.trainers.base import Checkpoint, Example, Item, Job, Preference, Progress, Trained
 from consolidation.trainers.batches import plan, rate_factor, split, steps_of
@@ -117,8 +117,7 @@ class _Run:
         return self._end(resumed)
 
     def _begin(self) -> None:
-        for name in (CONFIG, WEIGHTS):
-            (self.out / name).unlink(missing_ok=True)  # an older adapter must not be taken for what comes of this training
+        shutil.rmtree(self.out, ignore_errors=True)  # an older adapter must not be taken for what comes of this training
         self.out.parent.mkdir(parents=True, exist_ok=True)
         found = load_state(self.state, self.identity)
         self.position = found[0] if found else Position(job=self.identity)
@@ -193,5 +192,5 @@ class _Run:
         served = replace(lora, alpha=lora.alpha * self.job.lora.serving_scale)
         try:
             write_peft(served, folder, str(self.job.base))
-        except ModelError as error:
+        except (ModelError, AdapterError) as error:
             raise TrainingRefused(f"{error} (try a lower learning rate)") from error
