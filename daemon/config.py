@@ -29,7 +29,7 @@ from eval.pocket.stream import REPOSITORIES
 from memory.hashing import content_hash
 
 PREFIX = "SLEEPYD_"
-OTHER_VARIABLES = ("SLEEPYD_HOME",)
+OTHER_VARIABLES = ("SLEEPYD_HOME", "SLEEPYD_DATA")
 _WINDOW = re.compile(r"(\d\d:\d\d)-(\d\d:\d\d)")
 
 

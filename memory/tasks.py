@@ -4,7 +4,7 @@ different types, so that no secret can reach a prompt, a memory, a pair or a log
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Annotated, Protocol
 
@@ -65,6 +65,10 @@ class TaskSecret(BaseModel):
         return f"TaskSecret({self.task_id}, ...)"
 
     __str__ = __repr__
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, object]]:
+        """Nothing but the id, for whoever prints fields rather than the repr."""
+        yield "task_id", self.task_id
 
 
 class TaskStream(Protocol):

@@ -1,0 +1,1 @@
+"""SWE-Bench-CL: real issues of real repositories, in order (Joshi et al. 2025)."""
