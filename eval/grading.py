@@ -7,6 +7,7 @@ passed; a test that is not in the report has not passed.
 from __future__ import annotations
 
 import json
+import secrets
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,12 +16,13 @@ from agent.errors import SandboxError
 from agent.sandbox.base import PYTHON, Limits, Sandbox
 from agent.tools import TestRun
 from agent.workspace import Workspace, write_tree
+from eval import judge
 from eval.pocket import runner
 from memory.tasks import TaskSecret
 from memory.trajectories import Outcome
 
 RUNNER = Path(runner.__file__).resolve()
-REPORT = ".report.json"
+JUDGE = Path(judge.__file__).resolve()
 LIMITS = Limits(seconds=10.0)
 
 
@@ -44,31 +46,41 @@ class VisibleTests:
 
 
 def grade(secret: TaskSecret, files: Mapping[str, str], sandbox: Sandbox) -> tuple[Outcome, str]:
-    """The verdict on submitted files, and the first test that decided it."""
+    """The verdict on submitted files, and the first test that decided it.
+
+    The tests run in another process than the code under test, which sees neither them nor the key
+    that the report must carry: see `eval.judge`.
+    """
+    key = secrets.token_hex(16)
     with tempfile.TemporaryDirectory(prefix="grade-") as name:
         root = Path(name).resolve() / "repo"
-        source = {path: text for path, text in files.items() if not path.startswith("tests/")}
-        write_tree(root, {**source, **secret.tests})
-        workspace = workspace_at(root)
+        # Where names differ only in case by looks, `Tests/` would be `tests/`.
+        source = {path: text for path, text in files.items() if not path.casefold().startswith("tests/")}
+        tests = {path: text for path, text in secret.tests.items() if path.endswith(".py")}
+        data = {path: text for path, text in secret.tests.items() if path not in tests}
+        hidden = f".{secrets.token_hex(8)}"
+        write_tree(root, {**source, **data, hidden: json.dumps({"key": key, "tests": tests})})
+        argv = (PYTHON, "-I", "-S", str(JUDGE), str(root), str(root / hidden))
         try:
-            result = sandbox.run((*workspace.test_argv, "--json", str(root / REPORT)), workspace, LIMITS)
+            result = sandbox.run(argv, Workspace(root, argv, (JUDGE,)), LIMITS)
         except SandboxError as error:
             return Outcome.INFRASTRUCTURE_FAILURE, str(error)
-        if result.returncode != 0:
-            return Outcome.UNRESOLVED, "the hidden tests did not all pass"
-        results = _report(root / REPORT)
+    results = _report(result.stdout, key)
+    if result.returncode != 0:
+        return Outcome.UNRESOLVED, "the hidden tests did not all pass"
     for test in (*secret.fail_to_pass, *secret.pass_to_pass):
         if results.get(test) != "PASSED":
             return Outcome.UNRESOLVED, f"{test} was not seen to pass"
     return Outcome.RESOLVED, f"{len(secret.fail_to_pass) + len(secret.pass_to_pass)} tests passed"
 
 
-def _report(path: Path) -> dict[str, str]:
-    """The runner's report; whatever is not one (the code under test can write there) counts as nothing passed."""
+def _report(said: str, key: str) -> dict[str, str]:
+    """The judge's report, which alone has the key; whatever else the code under test had printed counts for nothing."""
+    lines = [line.removeprefix(f"{key} ") for line in said.splitlines() if line.startswith(f"{key} ")]
+    if len(lines) != 1:
+        return {}
     try:
-        if path.is_symlink() or path.stat().st_size > 1_000_000:
-            return {}
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        data = json.loads(lines[0])
+    except ValueError:
         return {}
     return {str(k): str(v) for k, v in data.items()} if isinstance(data, dict) else {}

@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from agent.errors import SandboxError
+from agent.sandbox.cgroup import Group
+from agent.sandbox.disk import prune, use_of
 from agent.workspace import Workspace
 
 PYTHON = os.path.normpath(sys.executable)
@@ -39,7 +41,9 @@ class Limits:
 
     `seconds` is wall time; `memory_bytes` bounds the address space of each process (Linux) and the
     resident memory of all of them together; `processes` counts those alive at one time; `file_bytes`
-    bounds each written file, and the whole of `/tmp` where a rung gives the run its own.
+    bounds each written file, and the whole of `/tmp` where a rung gives the run its own. `disk_bytes`
+    and `entries` bound the whole workspace, what was there before included; they are looked at a few
+    times a second, and a file that was deleted but is still open is not seen.
     """
 
     seconds: float = 10.0
@@ -47,6 +51,8 @@ class Limits:
     processes: int = 32
     file_bytes: int = 16 * 2**20
     output_bytes: int = 64 * 2**10
+    disk_bytes: int = 2**30
+    entries: int = 100_000
 
 
 @dataclass(frozen=True)
@@ -139,9 +145,10 @@ def run_bounded(
         SandboxError: the command could not be started.
     """
     began = time.monotonic()
+    group = Group.made(limits.processes + helpers, limits.memory_bytes + 2 * limits.file_bytes)
     try:
         process = subprocess.Popen(
-            command,
+            group.entering(command) if group is not None else command,
             cwd=directory,
             env=environment(),
             stdin=subprocess.DEVNULL,
@@ -151,17 +158,23 @@ def run_bounded(
             start_new_session=True,
         )
     except OSError as error:
+        if group is not None:
+            group.close()
         raise SandboxError(f"cannot start {command[0]} in {directory}: {error.strerror}; check that both exist") from error
     assert process.stdout is not None
     os.set_blocking(process.stdout.fileno(), False)
     output = bytearray()
     try:
-        stopped = _watch(process, process.stdout, output, limits, began, helpers)
+        stopped = _watch(process, process.stdout, output, limits, began, helpers, directory)
     finally:
         _kill(process)
+        if group is not None:
+            group.close()
         with process.stdout:
             _read(process.stdout, output, limits.output_bytes)
         process.wait()
+        use = use_of(directory, limits.disk_bytes, limits.entries)
+        prune(use)
     timed_out = stopped == "time"
     truncated = len(output) > limits.output_bytes
     text = bytes(output[: limits.output_bytes]).decode("utf-8", errors="replace")
@@ -174,10 +187,16 @@ def run_bounded(
 
 
 def _watch(
-    process: subprocess.Popen[bytes], pipe: IO[bytes], output: bytearray, limits: Limits, began: float, helpers: int
+    process: subprocess.Popen[bytes],
+    pipe: IO[bytes],
+    output: bytearray,
+    limits: Limits,
+    began: float,
+    helpers: int,
+    directory: Path,
 ) -> str:
     """Read until the program ends by itself (empty answer) or has to be stopped (why)."""
-    look_at = began + LOOK_SECONDS
+    look_at = scan_at = began + LOOK_SECONDS
     reading = True
     with selectors.DefaultSelector() as selector:
         selector.register(pipe, selectors.EVENT_READ)
@@ -192,6 +211,13 @@ def _watch(
                 if memory > limits.memory_bytes:
                     return f"more than {limits.memory_bytes} bytes of memory"
                 look_at = time.monotonic() + LOOK_SECONDS
+            if now >= scan_at:
+                use = use_of(directory, limits.disk_bytes, limits.entries)
+                if use.size > limits.disk_bytes:
+                    return f"more than {limits.disk_bytes} bytes on disk"
+                if use.entries > limits.entries:
+                    return f"more than {limits.entries} files and folders"
+                scan_at = time.monotonic() + max(LOOK_SECONDS, 20 * (time.monotonic() - now))
             pause = max(0.0, min(TICK_SECONDS, began + limits.seconds - now))
             if not reading:  # it closed its output and works on
                 with suppress(subprocess.TimeoutExpired):

@@ -20,8 +20,11 @@ from agent.errors import SandboxError
 from agent.sandbox import ExecResult, Limits, Sandbox, probe
 from agent.sandbox.base import _family_from_proc, _family_from_ps
 from agent.sandbox.bubblewrap import Bubblewrap
+from agent.sandbox.cgroup import Group
+from agent.sandbox.docker import LABEL, Docker
 from agent.sandbox.ladder import tried
 from agent.sandbox.process import ProcessSandbox
+from agent.sandbox.seatbelt import profile
 from agent.workspace import Workspace, write_tree
 
 MIB = 2**20
@@ -574,3 +577,114 @@ def test_a_rung_that_runs_nothing_is_not_taken() -> None:
         with pytest.raises(SandboxError, match="does not run programs"):
             tried(pretender, isolates=True)
     assert tried(Pretender(0, writes=True), isolates=True).name == "pretender"
+
+
+def test_a_docker_that_does_not_answer_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/no.sock")
+    assert probe(True, str(tmp_path / "bwrap"), "image:1").name == "process"
+    with pytest.raises(SandboxError, match=r"docker.*bwrap not found.*SLEEPY_DOCKER_IMAGE"):
+        probe(False, str(tmp_path / "bwrap"), "image:1")
+
+
+# Docker
+
+
+@pytest.fixture
+def docker() -> Docker:
+    image = os.environ.get("SLEEPY_DOCKER_IMAGE")
+    if image is None:
+        pytest.skip("no Docker image: set SLEEPY_DOCKER_IMAGE (and DOCKER_HOST)")
+    return Docker(image, os.environ.get("DOCKER_HOST"))
+
+
+def containers(docker: Docker) -> list[str]:
+    return docker._ask("ps", "--all", "--quiet", "--filter", f"label={LABEL}").split()
+
+
+@pytest.mark.docker
+def test_docker_is_the_top_of_the_ladder_and_its_name_has_the_image(docker: Docker) -> None:
+    image = os.environ["SLEEPY_DOCKER_IMAGE"]
+    assert probe(False, image=image).name == f"docker:{image}"
+
+
+@pytest.mark.docker
+def test_docker_keeps_the_contract_and_leaves_no_container(docker: Docker, workspace: Workspace) -> None:
+    code = "import os, sys; open('made', 'w').write(os.getcwd()); print('one', flush=True); sys.exit(3)"
+    result = docker.run(python(code), workspace, Limits())
+    assert (result.stdout, result.returncode) == ("one\n", 3)
+    assert (workspace.root / "made").read_text() == str(workspace.root)
+    assert docker.run(python("import time; time.sleep(60)"), workspace, Limits(seconds=1)).timed_out
+    assert docker.run(["no-such-program"], workspace, Limits()).returncode == 127
+    assert docker.run(python("while True: print('x' * 999)"), workspace, Limits(output_bytes=9_999)).truncated
+    assert containers(docker) == []
+
+
+@pytest.mark.docker
+def test_docker_reaps_what_dead_owners_left_and_nothing_else(docker: Docker) -> None:
+    with subprocess.Popen(["true"]) as dead:
+        pass
+    for owner in (dead.pid, os.getpid()):
+        docker._ask("create", "--network", "none", "--label", f"{LABEL}={owner}", docker._identity, "true")
+    docker._reap()
+    left = containers(docker)
+    assert len(left) == 1
+    docker._ask("rm", "--force", left[0])
+
+
+@pytest.mark.docker
+def test_docker_without_the_image_says_so(docker: Docker) -> None:
+    with pytest.raises(SandboxError, match="docker load"):
+        Docker("no-such-image:0", os.environ.get("DOCKER_HOST"))
+
+
+# The control group, and the macOS profile
+
+
+def test_a_group_bounds_and_ends_its_members_however_they_detach(marker: str) -> None:
+    group = Group.made(6, 256 * MIB)
+    if group is None:
+        pytest.skip("no control group can be made here")
+    code = """
+import os, time
+for n in range(40):
+    try:
+        if os.fork() == 0:
+            os.setsid()
+            time.sleep(60)
+    except OSError:
+        break
+print(n, flush=True)
+"""
+    with subprocess.Popen(group.entering(python(code, marker)), stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert int(process.stdout.readline()) == 5
+        finally:
+            group.close()
+    assert pids_of(marker) == []
+    assert not any(folder.exists() for folder in group.folders)
+
+
+def test_the_disk_and_the_entries_of_a_workspace_are_bounded(sandbox: Sandbox, workspace: Workspace) -> None:
+    many = "import time\nfor n in range(200): open(f'f{n}', 'wb').write(b'x' * 2**20); time.sleep(0.02)"
+    result = sandbox.run(python(many), workspace, Limits(disk_bytes=8 * MIB))
+    assert result.stdout.endswith(f"[stopped: more than {8 * MIB} bytes on disk]")
+    few = "import time\nfor n in range(2000): open(f'e{n}', 'w').close(); time.sleep(0.002)"
+    result = sandbox.run(python(few), workspace, Limits(entries=400))
+    assert result.stdout.endswith("[stopped: more than 400 files and folders]")
+
+
+def test_the_profile_denies_first_and_names_real_paths(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / 'we"ird').mkdir()
+    (tmp_path / "link").symlink_to("real")
+    text = profile(tmp_path / "link", [tmp_path / 'we"ird'], tmp_path / "scratch")
+    lines = text.splitlines()
+    assert lines[:3] == ["(version 1)", "(deny default)", "(deny network*)"]
+    writes = [line for line in lines if line.startswith("(allow file-write*")]
+    assert writes == [f'(allow file-write* (subpath "{tmp_path}/real") (subpath "{tmp_path}/scratch"))']
+    assert f'(subpath "{tmp_path}/we\\"ird")' in text
+    assert not any(line.startswith("(allow network") for line in lines)
+    assert text.count("(") == text.count(")")
+    with pytest.raises(SandboxError, match="plain path"):
+        profile(tmp_path / "a\nb", [], tmp_path)
