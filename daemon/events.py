@@ -53,7 +53,6 @@ class Event(StrEnum):
 
     CONFIG_RELOADED = "config.reloaded", "A changed configuration is in force.", "path", "changed"
     CONFIG_REJECTED = "config.rejected", "A changed configuration is invalid; the old one stays in force.", "path", "error"
-    CONFIG_RESTART_NEEDED = "config.restart_needed", "These changed settings need a restart.", "path", "changed"
 
     INBOX_ACCEPTED = "inbox.accepted", "A file from the inbox became tasks.", "file", "tasks"
     INBOX_REJECTED = "inbox.rejected", "A file from the inbox was put aside.", "file", "error"
@@ -75,10 +74,8 @@ class Event(StrEnum):
     NIGHT_OPENED = "night.opened", "A night began, or goes on."
     NIGHT_STEP = "night.step", "The night has come to this step.", "step"
     NIGHT_RESUMED = "night.resumed", "A night that was broken off is taken up; these steps are done.", "steps"
-    NIGHT_PROGRESS = "night.progress", "How far a step of the night has come.", "step", "done", "of"
     NIGHT_OVERRUN = "night.overrun", "The night goes on after its window has closed.", "window_closed_at"
     NIGHT_VERDICT = "night.verdict", "The gate has judged the candidate.", "promoted", "why", "numbers"
-    NIGHT_PUBLISHED = "night.published", "What the night made is live.", "adapters"
     NIGHT_CLOSED = "night.closed", "The night is over and recorded.", "promoted", "why"
     NIGHT_FAILED = "night.failed", "The night broke off; nothing was put to work.", "error", "traceback"
     TRAINING_PROGRESS = (
@@ -95,7 +92,6 @@ class Event(StrEnum):
     WORKER_EXITED = "worker.exited", "The worker process ended.", "pid", "code"
     WORKER_IDLE = "worker.idle", "The worker had nothing to do for so long that it gives its memory back.", "minutes"
 
-    CONTROL_REQUEST = "control.request", "A request came in through the control socket.", "path"
     CONTROL_REFUSED = "control.refused", "A request was understood and not carried out.", "path", "error"
 
     DISK_LOW = "disk.low", "Too little space is free: no task is taken, no night begun.", "free_mb", "floor_mb"

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from daemon.errors import DaemonError
+from daemon.events import Event
 from daemon.home import Home
 from daemon.worker import Reply, Request
 
@@ -97,7 +98,7 @@ class Worker:
                     limit=LINE_LIMIT,
                     start_new_session=True,  # a Ctrl-C at the terminal is the daemon's to handle
                 )
-            self.on_event("worker.started", {"pid": self._process.pid})
+            self.on_event(Event.WORKER_STARTED, {"pid": self._process.pid})
         return self._process
 
     def _last_words(self) -> str:
@@ -135,4 +136,4 @@ class Worker:
         except TimeoutError:
             process.kill()
             await process.wait()
-        self.on_event("worker.exited", {"code": process.returncode})
+        self.on_event(Event.WORKER_EXITED, {"code": process.returncode})

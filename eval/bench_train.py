@@ -93,8 +93,10 @@ def bench(
     MLX without Metal gets an eighth of the examples.
 
     Raises:
-        EvalError: a contestant failed.
+        EvalError: an engine is unknown, or a contestant failed.
     """
+    if unknown := sorted(set(engines) - set(CONTESTANTS)):
+        raise EvalError(f"no engine {unknown[0]!r}; choose from {', '.join(CONTESTANTS)}")
     lora = LoraConfig(learning_rate=1e-3, epochs=1, batch_size=8, serving_scale=1.0, batching="packed")
     job = Job(base=WEIGHTS, lora=lora, seed=seed, threads=threads)
     there = [engine for engine in engines if engine == "torch" or _has_mlx()]

@@ -131,7 +131,9 @@ def fetch(
             path.replace(target)
         sync(to)
     except OSError as error:
-        raise EvalError(f"{error.filename or target}: {error.strerror or error}") from error
+        raise EvalError(
+            f"{error.filename or target}: {error.strerror or error}; {target} is as it was: mend that, and {retry}"
+        ) from error
     return found
 
 
@@ -151,8 +153,10 @@ def _partial(target: Path) -> Iterator[tuple[IO[bytes], Path]]:
 
 
 def _copy(source: Path, wanted: Source, part: IO[bytes], progress: Progress) -> None:
-    if not source.is_file() or source.stat().st_size > LARGEST:
-        raise EvalError(f"{source} is no file of at most {LARGEST:,} bytes; --from takes a copy of {wanted.file}")
+    if not source.is_file():
+        raise EvalError(f"{source}: no such file; --from takes a copy of {wanted.file}")
+    if source.stat().st_size > LARGEST:
+        raise EvalError(f"{source} is larger than {LARGEST:,} bytes; --from takes a copy of {wanted.file}")
     with source.open("rb") as file:
         size = _size(file)
         part.truncate(0)

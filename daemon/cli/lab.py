@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,15 @@ from daemon.cli.options import Json, print_table
 
 bench = typer.Typer(no_args_is_help=True, help="Measure.")
 DEMO_HOME = Path("~/.sleepyd-demo")
+
+
+class Engine(StrEnum):
+    """Engines that run the pocket model in this process."""
+
+    POCKET = "pocket"
+    TORCH = "torch"
+    MLX = "mlx"
+
 
 Seed = Annotated[int, typer.Option(min=0, help="Decides tasks and training.")]
 ConfigFile = Annotated[Path | None, typer.Option(help="TOML file with settings.")]
@@ -27,7 +37,7 @@ def demo(
     seed: Seed = 0,
     tasks_per_day: Annotated[int, typer.Option(min=4, help="Tasks of each day, over all repositories.")] = 200,
     home: Annotated[Path, typer.Option(help="Folder of the demo's store, adapters and results.")] = DEMO_HOME,
-    engine: Annotated[str, typer.Option(help="What serves and trains the pocket model: pocket, torch or mlx.")] = "pocket",
+    engine: Annotated[Engine, typer.Option(help="What serves and trains the pocket model.")] = Engine.POCKET,
     config: ConfigFile = None,
     as_json: Json = False,
 ) -> None:
@@ -38,7 +48,7 @@ def demo(
     from daemon.demo import Demo
 
     console = Console(stderr=as_json)
-    chosen = {} if engine == "pocket" else {"SLEEPYD_MODEL__KIND": f"{engine}:pocket"}
+    chosen = {} if engine is Engine.POCKET else {"SLEEPYD_MODEL__KIND": f"{engine}:pocket"}
     settings = load_config(config, {**os.environ, **chosen})
     run = Demo(home.expanduser().resolve(), seed, tasks_per_day, settings, console)
     result = run.run()

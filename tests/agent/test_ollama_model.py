@@ -18,6 +18,7 @@ from agent.models.remote import Patience
 from agent.pocket.model import PocketModel
 from agent.turns import SYSTEM_FULL
 from tests.agent import loras
+from tests.doubles import pocket_ollama as pocket_ollama_double
 from tests.doubles.ollama import CUT, Habits, OllamaDouble
 from tests.doubles.ollama_engine import PocketEngine
 from tests.doubles.pocket_ollama import BRISK, EVERYWHERE, NAME, TOKENIZER, any_ollama, pocket_ollama
@@ -28,16 +29,12 @@ GREEDY, CONTEXT = Sampling(max_tokens=16), 256
 WORDS = "count rows before the last limit is reached and name every wrong word "
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OllamaDouble]:
-    with pocket_ollama(tmp_path_factory.mktemp("ollama")) as double:
-        yield double
+shared = pocket_ollama_double.shared
 
 
 @pytest.fixture
 def double(shared: OllamaDouble) -> OllamaDouble:
-    shared.habits.__dict__.update(Habits().__dict__)
-    shared.asked.clear()
+    shared.reset()
     return shared
 
 

@@ -28,7 +28,8 @@ from consolidation.publishing.ollama import PROMPTS, OllamaPublisher
 from consolidation.publishing.registry import Registry
 from tests.agent import loras
 from tests.consolidation.adapting import stored
-from tests.doubles.ollama import CUT, HALF, Habits, OllamaDouble
+from tests.doubles import pocket_ollama as pocket_ollama_double
+from tests.doubles.ollama import CUT, HALF, OllamaDouble
 from tests.doubles.ollama_engine import LlamaEngine
 from tests.doubles.pocket_ollama import BRISK, EVERYWHERE, NAME, TOKENIZER, any_ollama, pocket_ollama
 
@@ -54,19 +55,15 @@ def guarded(adapters: list[Path]) -> list[str]:
     return found
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OllamaDouble]:
-    with pocket_ollama(tmp_path_factory.mktemp("ollama")) as double:
-        yield double
+shared = pocket_ollama_double.shared
 
 
 @pytest.fixture
 def double(shared: OllamaDouble) -> OllamaDouble:
-    shared.habits.__dict__.update(Habits().__dict__)
+    shared.reset()
     for name in shared.store.names():
         if name.model != NAME:
             shared.store.remove(name)
-    shared.asked.clear()
     shared.store.fetched.clear()
     return shared
 

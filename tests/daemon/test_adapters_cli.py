@@ -1,17 +1,16 @@
 """Adapters out of one home and into another, through every layout, by the command line."""
 
 import shutil
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from agent.adapters import read_peft
-from agent.models.weights import folder_hash
 from agent.pocket import WEIGHTS
-from consolidation.adapters import AdapterStore, Manifest
+from consolidation.adapters import AdapterStore
 from consolidation.fuse import verify
 from tests.agent import loras
+from tests.consolidation.adapting import stored
 from tests.daemon.running import run
 
 
@@ -20,18 +19,7 @@ def home(tmp_path: Path) -> Path:
     """A home with one adapter."""
     home = tmp_path / "home"
     assert run("init", "--home", str(home)).returncode == 0
-    manifest = Manifest(
-        created_at=datetime.now(UTC),
-        base=folder_hash(WEIGHTS),
-        strategy="test",
-        seed=0,
-        data="d",
-        scope=("bank",),
-        config_hash="c",
-        loss_first=1.0,
-        loss_last=0.5,
-    )
-    AdapterStore(home / "adapters").admit(loras.good(tmp_path / "lora", 1), manifest)
+    stored(AdapterStore(home / "adapters"), read_peft(loras.good(tmp_path / "lora", 1)), WEIGHTS)
     return home
 
 

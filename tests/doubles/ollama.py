@@ -80,6 +80,11 @@ class OllamaDouble:
             ]
         )
 
+    def reset(self) -> None:
+        """Old habits again, and nothing asked yet; the models stay."""
+        self.habits.__dict__.update(Habits().__dict__)
+        self.asked.clear()
+
     def _handler(self, work: Callable[[Body], Body | Generator[Body, None, None] | None]) -> Callable[[Request], Any]:
         async def handle(request: Request) -> Response:
             content = await request.body()

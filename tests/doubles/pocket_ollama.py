@@ -70,6 +70,13 @@ def loaded(model: Any) -> Any:
     return runner.engine
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OllamaDouble]:
+    """One double for a whole module; `OllamaDouble.reset` between tests."""
+    with pocket_ollama(tmp_path_factory.mktemp("ollama")) as double:
+        yield double
+
+
 @contextmanager
 def any_ollama(kind: str, root: Path) -> Iterator[tuple[str, str, OllamaDouble | None]]:
     """Address, name of the pocket model there, and the double if it is one. A real server is left as it was."""

@@ -18,7 +18,8 @@ from agent.model import Message, Sampling
 from agent.pocket.model import PocketModel
 from consolidation.layouts.gguf import write_gguf_adapter
 from tests.agent import loras
-from tests.doubles.ollama import CUT, Habits, OllamaDouble
+from tests.doubles import pocket_ollama as pocket_ollama_double
+from tests.doubles.ollama import CUT, OllamaDouble
 from tests.doubles.ollama_engine import LlamaEngine
 from tests.doubles.pocket_ollama import NAME, TOKENIZER, pocket_ollama
 
@@ -27,15 +28,12 @@ ASKED = [Message("user", ASK[0]["content"])]
 GREEDY = {"temperature": 0, "num_predict": 24}
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OllamaDouble]:
-    with pocket_ollama(tmp_path_factory.mktemp("ollama")) as double:
-        yield double
+shared = pocket_ollama_double.shared
 
 
 @pytest.fixture
 def double(shared: OllamaDouble) -> OllamaDouble:
-    shared.habits.__dict__.update(Habits().__dict__)
+    shared.reset()
     return shared
 
 
