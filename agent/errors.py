@@ -17,5 +17,9 @@ class SandboxError(AgentError):
     """No sandbox may run this code on this machine."""
 
 
+class WorkplaceError(AgentError):
+    """A task cannot be opened on this machine."""
+
+
 class CallError(AgentError):
     """The model's turn is not a call that can be executed; the text is the correction shown to it."""

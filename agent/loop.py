@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from agent.errors import CallError, SandboxError
+from agent.errors import AgentError, SandboxError
 from agent.model import Completion, Message, Model, Sampling
-from agent.tools import TestRun, TestRunner, bounded, execute
-from agent.turns import MAX_TURN_CHARS, parse_call
-from agent.workspace import Workspace
+from agent.session import MALFORMED, TERSE, Left, Toolkit
+from agent.turns import MAX_TURN_CHARS
+from agent.workplace import Workplace
 from memory.trajectories import Outcome, Step, Trajectory
 
-MALFORMED = "malformed"
 GIVE_UP_AFTER = 3
 
 
@@ -68,47 +67,44 @@ class NoRecorder:
         """Nothing to do."""
 
 
-Grader = Callable[[Trajectory, Mapping[str, str]], tuple[Outcome, str]]
-"""From a trajectory and the files as submitted to resolved, unresolved or infrastructure failure, and why."""
-
-
 class Attempt:
-    """One trajectory in the making: its conversation, its workspace, what is left of its budget."""
+    """One trajectory in the making: its conversation, its workplace, what is left of its budget.
 
-    def __init__(self, trajectory: Trajectory, workspace: Workspace, budget: Budget) -> None:
+    `place` makes the workplace when the attempt begins; one that cannot be made is a failure of the infrastructure.
+    """
+
+    def __init__(
+        self, trajectory: Trajectory, place: Callable[[], Workplace], budget: Budget, toolkit: Toolkit = TERSE
+    ) -> None:
         self.trajectory = trajectory
-        self.workspace = workspace
         self.budget = budget
         self.messages = opening(trajectory)
-        self.untouched = workspace.snapshot()
+        self._make = place
+        self._toolkit = toolkit
         self.tokens = 0
         self.seconds = 0.0
         self.malformed_in_a_row = 0
 
-    def take(self, completion: Completion, run_tests: TestRunner) -> Step:
-        """Execute one turn and append it, with its observation, to the conversation."""
+    def begin(self) -> None:
+        """Make the workplace.
+
+        Raises:
+            AgentError, OSError: it cannot be made.
+        """
+        self.place = self._make()
+        self.session = self._toolkit.session(self.place)
+
+    def take(self, completion: Completion) -> bool:
+        """Execute one turn and append it, with its observation, to the conversation; True if the agent submits."""
         began = time.monotonic()
-        tests: TestRun | None = None
-
-        def recorded_tests(workspace: Workspace) -> TestRun:
-            nonlocal tests
-            tests = run_tests(workspace)
-            return tests
-
-        tool = MALFORMED
-        try:
-            call = parse_call(completion.text)
-            tool = call.tool
-            observation = "" if tool == "submit" else execute(call, self.workspace, recorded_tests)
-        except CallError as error:
-            observation = bounded(str(error))
+        turn = self.session.take(completion.text, self.left())
         step = Step(
             number=len(self.trajectory.steps),
             said=completion.text[:MAX_TURN_CHARS],
-            observation=observation,
-            tool=tool,
-            malformed=tool == MALFORMED,
-            tests_passed=tests.passed if tests is not None else None,
+            observation=turn.observation,
+            tool=turn.tool,
+            malformed=turn.tool == MALFORMED,
+            tests_passed=turn.tests_passed,
             prompt_tokens=completion.prompt_tokens,
             completion_tokens=completion.completion_tokens,
             seconds=completion.seconds + time.monotonic() - began,
@@ -118,7 +114,12 @@ class Attempt:
         self.tokens += completion.prompt_tokens - completion.cached_tokens + completion.completion_tokens
         self.seconds += step.seconds
         self.malformed_in_a_row = self.malformed_in_a_row + 1 if step.malformed else 0
-        return step
+        return turn.submits
+
+    def left(self) -> Left:
+        """What is left of the budget."""
+        budget = self.budget
+        return Left(budget.steps - len(self.trajectory.steps), budget.tokens - self.tokens, budget.seconds - self.seconds)
 
     def exhausted(self, completion: Completion | None = None) -> str:
         """Which limit is reached, or nothing."""
@@ -150,16 +151,14 @@ def conversation(trajectory: Trajectory) -> list[Message]:
 def run(
     attempts: Iterable[Attempt],
     model: Model,
-    run_tests: TestRunner,
-    grade: Grader,
     recorder: Recorder,
     sampling: Sampling | None = None,
     width: int = 32,
 ) -> Iterator[Trajectory]:
     """Play attempts to their ends, `width` at a time, and yield each trajectory as it ends.
 
-    Attempts are taken from the iterable only when there is room, so that workspaces can be made
-    late. A sandbox that breaks ends only the attempts that needed it.
+    Attempts are taken from the iterable only when there is room, so that workplaces can be made
+    late; each is closed when its attempt has ended. A sandbox that breaks ends only the attempts that needed it.
     """
     sampling = sampling or Sampling()
     waiting = iter(attempts)
@@ -168,35 +167,46 @@ def run(
         while True:
             for attempt in itertools.islice(waiting, width - len(going)):
                 recorder.began(attempt.trajectory)
-                going.append(attempt)
+                try:
+                    attempt.begin()
+                except (AgentError, OSError) as error:
+                    _lost(attempt.trajectory, error)
+                    recorder.ended(attempt.trajectory)
+                    yield attempt.trajectory
+                else:
+                    going.append(attempt)
             if not going:
                 return
             completions = model.complete([a.messages for a in going], sampling, [a.trajectory.id for a in going])
-            ends = list(pool.map(lambda a, c: _turn(a, c, run_tests, grade, recorder), going, completions))
+            ends = list(pool.map(lambda a, c: _turn(a, c, recorder), going, completions))
             finished = [a for a, ended in zip(going, ends, strict=True) if ended]
             going = [a for a, ended in zip(going, ends, strict=True) if not ended]
             model.forget([a.trajectory.id for a in finished])
             for attempt in finished:
                 recorder.ended(attempt.trajectory)
+                attempt.place.close()
                 yield attempt.trajectory
 
 
-def _turn(attempt: Attempt, completion: Completion, run_tests: TestRunner, grade: Grader, recorder: Recorder) -> bool:
+def _turn(attempt: Attempt, completion: Completion, recorder: Recorder) -> bool:
     """One turn of one attempt; True when the attempt has ended."""
     trajectory = attempt.trajectory
     try:
-        step = attempt.take(completion, run_tests)
-        recorder.stepped(trajectory, step)
-        if step.tool == "submit":
-            files = attempt.workspace.snapshot()
-            if files == attempt.untouched:
-                trajectory.outcome, trajectory.reason = Outcome.GAVE_UP, "submitted without a change"
+        submits = attempt.take(completion)
+        recorder.stepped(trajectory, trajectory.steps[-1])
+        if submits:
+            if attempt.place.diff():
+                trajectory.outcome, trajectory.reason = attempt.place.grade()
             else:
-                trajectory.outcome, trajectory.reason = grade(trajectory, files)
+                trajectory.outcome, trajectory.reason = Outcome.GAVE_UP, "submitted without a change"
         elif attempt.malformed_in_a_row >= GIVE_UP_AFTER:
             trajectory.outcome, trajectory.reason = Outcome.GAVE_UP, f"{GIVE_UP_AFTER} turns in a row were no calls"
         elif reason := attempt.exhausted(completion):
             trajectory.outcome, trajectory.reason = Outcome.OUT_OF_BUDGET, reason
     except (SandboxError, OSError) as error:
-        trajectory.outcome, trajectory.reason = Outcome.INFRASTRUCTURE_FAILURE, str(error)[:500]
+        _lost(trajectory, error)
     return trajectory.outcome is not None
+
+
+def _lost(trajectory: Trajectory, error: Exception) -> None:
+    trajectory.outcome, trajectory.reason = Outcome.INFRASTRUCTURE_FAILURE, str(error)[:500]

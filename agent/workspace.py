@@ -7,9 +7,12 @@ absolute paths, `..` and symbolic links that lead out.
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import shutil
+import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.errors import CallError
@@ -21,12 +24,14 @@ MAX_FILE_BYTES = 1_000_000
 class Workspace:
     """`root` holds the files; `test_argv` runs the visible tests with `root` as its directory.
 
-    `mounts` are host paths that the test command must be able to read (never write).
+    `mounts` are host paths that the test command must be able to read (never write); `env` are variables
+    it gets besides those of every sandboxed program.
     """
 
     root: Path
     test_argv: tuple[str, ...] = ()
     mounts: tuple[Path, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
 
     def resolve(self, path: str) -> Path:
         """The file behind a model-written path.
@@ -76,10 +81,18 @@ class Workspace:
     def files(self) -> list[str]:
         """All regular files, as relative POSIX paths in sorted order; no links, no names that are not UTF-8."""
         found: list[str] = []
-        for path in self.root.rglob("*"):
-            name = path.relative_to(self.root).as_posix()
-            if path.is_file() and not path.is_symlink() and "__pycache__" not in path.parts and name.isprintable():
-                found.append(name)
+        waiting = [(str(self.root), "")]
+        while waiting:
+            folder, before = waiting.pop()
+            with contextlib.suppress(OSError), os.scandir(folder) as entries:  # unreadable, or its path is too long
+                for entry in entries:
+                    name = before + entry.name
+                    if entry.name == "__pycache__" or not entry.name.isprintable():
+                        continue
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append((entry.path, f"{name}/"))
+                    elif entry.is_file(follow_symlinks=False):
+                        found.append(name)
         return sorted(found)
 
     def snapshot(self) -> dict[str, str]:
@@ -94,8 +107,24 @@ class Workspace:
 def write_tree(root: Path, files: Mapping[str, str]) -> None:
     """Create `root` afresh with exactly these files."""
     if root.exists():
-        shutil.rmtree(root)
+        remove_tree(root)
     for name, text in files.items():
         target = root / name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(text.encode("utf-8", "surrogateescape"))
+
+
+def remove_tree(root: Path) -> None:
+    """Remove `root` and all below it, however deep a program has made it.
+
+    Raises:
+        OSError: it cannot be removed.
+    """
+    try:
+        shutil.rmtree(root)  # before Python 3.13 one call and one open folder for each level
+    except (RecursionError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in (errno.EMFILE, errno.ENAMETOOLONG):
+            raise
+        done = subprocess.run(["rm", "-rf", "--", root.absolute()], capture_output=True, text=True, timeout=120, check=False)
+        if done.returncode != 0:
+            raise OSError(f"cannot remove {root}: {done.stderr.strip()[:300]}") from error

@@ -36,9 +36,9 @@ from eval.guards import BaseSkillGuard
 from eval.play import Player
 from eval.pocket.rehearsal import rehearsal_pairs
 from eval.pocket.stream import PocketStream
+from eval.streams import TaskStream
 from memory.nights import Night
 from memory.store import Store
-from memory.tasks import TaskStream
 from memory.trajectories import Outcome, Result, Step, Trajectory
 
 Emit = Callable[..., None]

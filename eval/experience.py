@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from agent.loop import NoRecorder, Recorder
 from agent.sandbox.base import Sandbox
 from agent.turns import render_issue
-from agent.workspace import Workspace, write_tree
+from agent.workplace import Workplace
 from consolidation.pairs import Pair, pair_of
 from consolidation.synthesis.retelling import Solution, is_clean, own_solution, retell
-from eval.grading import VisibleTests, workspace_at
-from memory.tasks import TaskStream
+from eval.streams import TaskStream
+from memory.tasks import Task
 from memory.trajectories import Trajectory
 
 
@@ -34,11 +34,10 @@ def pairs_of_day(
     recorder = recorder or NoRecorder()
     tasks = {task.id: task for task in stream.tasks()}
     with tempfile.TemporaryDirectory(prefix="night-") as name:
+        scratch = Path(name).resolve()
 
-        def workspaces(identity: str, files: Mapping[str, str]) -> Workspace:
-            root = Path(name).resolve() / identity
-            write_tree(root, files)
-            return workspace_at(root)
+        def opened(identity: str, task: Task) -> Workplace:
+            return stream.open(task, scratch / identity, sandbox)
 
         pairs: list[Pair] = []
         solutions: list[Solution] = []
@@ -49,15 +48,13 @@ def pairs_of_day(
                 continue
             if is_clean(trajectory):
                 pairs.append(pair_of(trajectory.model_copy(update={"prompt": prompt}), "agent"))
-            elif (own := own_solution(trajectory, task, stream.checkout(task), prompt, workspaces)) is not None:
+            elif (own := own_solution(trajectory, task, prompt, opened)) is not None:
                 solutions.append(own)
-        told = list(retell(solutions, workspaces, VisibleTests(sandbox), recorder, sandbox.name))
-        pairs += [pair_of(trajectory, "agent") for trajectory in told]
+        pairs += [pair_of(trajectory, "agent") for trajectory in retell(solutions, opened, recorder, sandbox.name)]
         if merged_fixes:
             solved = {t.task_id for t in trajectories if t.resolved}
             missed = [tasks[i] for i in dict.fromkeys(t.task_id for t in trajectories) if i not in solved]
             known = [(t, fix) for t in missed if (fix := stream.merged_fix(t)) is not None]
-            merged = [Solution(t, stream.checkout(t), render_issue(t.repo, t.issue), fix) for t, fix in known]
-            told = list(retell(merged, workspaces, VisibleTests(sandbox), recorder, sandbox.name))
-            pairs += [pair_of(trajectory, "merged_fix") for trajectory in told]
+            merged = [Solution(t, render_issue(t.repo, t.issue), fix) for t, fix in known]
+            pairs += [pair_of(trajectory, "merged_fix") for trajectory in retell(merged, opened, recorder, sandbox.name)]
         return pairs

@@ -12,7 +12,10 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from agent.sandbox.base import Sandbox
+from agent.workplace import Workplace
 from eval.errors import EvalError
+from eval.grading import GRADED_BY, TreeWorkplace
 from memory.files import write_whole
 from memory.tasks import MergedFix, Task, TaskSecret
 
@@ -120,6 +123,7 @@ class FileStream:
     """
 
     name = "files"
+    graded_by = GRADED_BY
 
     def __init__(self, folder: Path, ids: Iterable[str]) -> None:
         self._tasks: dict[str, FileTask] = {}
@@ -144,6 +148,10 @@ class FileStream:
     def checkout(self, task: Task) -> Mapping[str, str]:
         """The files the agent starts from."""
         return self._tasks[task.id].files
+
+    def open(self, task: Task, root: Path, sandbox: Sandbox) -> Workplace:
+        """See `TaskStream`."""
+        return TreeWorkplace(root, self.checkout(task), self.secret(task), sandbox)
 
     def secret(self, task: Task) -> TaskSecret:
         """What grading needs."""

@@ -8,41 +8,54 @@ from __future__ import annotations
 
 import json
 import secrets
+import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from agent.errors import SandboxError
 from agent.sandbox.base import PYTHON, Limits, Sandbox
 from agent.tools import TestRun
+from agent.workplace import tree_diff
 from agent.workspace import Workspace, write_tree
-from eval import judge
+from eval.judge import court
 from eval.pocket import runner
 from memory.tasks import TaskSecret
 from memory.trajectories import Outcome
 
 RUNNER = Path(runner.__file__).resolve()
-JUDGE = Path(judge.__file__).resolve()
+JUDGE = Path(court.__file__).resolve().parent
+GRADED_BY = (Path(__file__).resolve(), RUNNER, JUDGE)
 LIMITS = Limits(seconds=10.0)
 
 
-def workspace_at(root: Path) -> Workspace:
-    """A pocket workspace whose test command is the runner."""
-    return Workspace(root, (PYTHON, "-I", "-S", str(RUNNER), str(root)), (RUNNER,))
+class TreeWorkplace:
+    """A small tree of files (path to text) with visible tests in `tests/`; graded by hidden ones in their place."""
 
+    def __init__(self, root: Path, files: Mapping[str, str], secret: TaskSecret, sandbox: Sandbox) -> None:
+        write_tree(root, files)
+        self.workspace = Workspace(root, (PYTHON, "-I", "-S", str(RUNNER), str(root)), (RUNNER,))
+        self._secret, self._sandbox = secret, sandbox
+        self._untouched = self.workspace.snapshot()
 
-class VisibleTests:
-    """The agent's `test` tool: the visible tests, in a sandbox. An unstarted sandbox is an error, a failed test is text."""
-
-    def __init__(self, sandbox: Sandbox) -> None:
-        self.sandbox = sandbox
-
-    def __call__(self, workspace: Workspace) -> TestRun:
-        """One run."""
-        result = self.sandbox.run(workspace.test_argv, workspace, LIMITS)
+    def test(self, targets: Sequence[str] = ()) -> TestRun:
+        """See `Workplace`; there are so few that always all of them run."""
+        result = self._sandbox.run(self.workspace.test_argv, self.workspace, LIMITS)
         if result.timed_out:
             return TestRun(False, f"the tests did not end within {LIMITS.seconds:g} s")
         return TestRun(result.returncode == 0, result.stdout.strip())
+
+    def diff(self) -> str:
+        """See `Workplace`."""
+        return tree_diff(self._untouched, self.workspace.snapshot())
+
+    def grade(self) -> tuple[Outcome, str]:
+        """See `Workplace`."""
+        return grade(self._secret, self.workspace.snapshot(), self._sandbox)
+
+    def close(self) -> None:
+        """See `Workplace`."""
+        shutil.rmtree(self.workspace.root, ignore_errors=True)
 
 
 def grade(secret: TaskSecret, files: Mapping[str, str], sandbox: Sandbox) -> tuple[Outcome, str]:
@@ -60,7 +73,7 @@ def grade(secret: TaskSecret, files: Mapping[str, str], sandbox: Sandbox) -> tup
         data = {path: text for path, text in secret.tests.items() if path not in tests}
         hidden = f".{secrets.token_hex(8)}"
         write_tree(root, {**source, **data, hidden: json.dumps({"key": key, "tests": tests})})
-        argv = (PYTHON, "-I", "-S", str(JUDGE), str(root), str(root / hidden))
+        argv = (PYTHON, "-I", "-S", str(JUDGE / "__main__.py"), str(root), str(root / hidden))
         try:
             result = sandbox.run(argv, Workspace(root, argv, (JUDGE,)), LIMITS)
         except SandboxError as error:

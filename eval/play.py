@@ -6,17 +6,20 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import agent
+from agent.errors import WorkplaceError
 from agent.loop import Attempt, Budget, NoRecorder, Recorder, run
 from agent.model import Model, Sampling
 from agent.sandbox.base import Sandbox
 from agent.turns import render_issue
-from agent.workspace import write_tree
-from eval.grading import VisibleTests, grade, workspace_at
+from agent.workplace import Workplace
+from eval.errors import EvalError
+from eval.streams import TaskStream
 from memory.hashing import content_hash, source_hash
-from memory.tasks import Task, TaskStream
+from memory.tasks import Task
 from memory.trajectories import Outcome, Trajectory
 
 Routes = Mapping[str, Path]
@@ -49,7 +52,6 @@ class Player:
         """
         routes = routes or {}
         sampling = sampling or Sampling()
-        secrets = {task.id: stream.secret(task) for task in tasks}
         folders = {routes.get(task.repo) for task in tasks}
         with tempfile.TemporaryDirectory(prefix="day-") as name:
             scratch = Path(name).resolve()
@@ -64,8 +66,6 @@ class Player:
                         for number in range(attempts)
                     ),
                     self.model,
-                    VisibleTests(self.sandbox),
-                    lambda trajectory, files: grade(secrets[trajectory.task_id], files, self.sandbox),
                     self.recorder,
                     sampling,
                     self.width,
@@ -74,7 +74,7 @@ class Player:
 
     def config_hash(self, stream: TaskStream, sampling: Sampling) -> str:
         """Hash of all that a result depends on, but for the task: model and adapter, budgets, sampling, code."""
-        code = source_hash((Path(agent.__file__).parent,))
+        code = source_hash((Path(agent.__file__).parent, *stream.graded_by))
         return content_hash([self.model.fingerprint, self.budget, sampling, stream.name, self.sandbox.name, code])
 
     def _attempt(
@@ -89,8 +89,6 @@ class Player:
     ) -> Attempt:
         started = datetime.now(UTC)
         identity = content_hash([task.id, digest, number, started])
-        root = scratch / identity
-        write_tree(root, stream.checkout(task))
         trajectory = Trajectory(
             id=identity,
             task_id=task.id,
@@ -104,7 +102,14 @@ class Player:
             config_hash=digest,
             sandbox=self.sandbox.name,
         )
-        return Attempt(trajectory, workspace_at(root), self.budget)
+        return Attempt(trajectory, partial(_opened, stream, task, scratch / identity, self.sandbox), self.budget)
+
+
+def _opened(stream: TaskStream, task: Task, root: Path, sandbox: Sandbox) -> Workplace:
+    try:
+        return stream.open(task, root, sandbox)
+    except EvalError as error:
+        raise WorkplaceError(str(error)) from error
 
 
 @dataclass(frozen=True)

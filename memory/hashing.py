@@ -22,10 +22,10 @@ def content_hash(value: object) -> str:
 
 
 @cache
-def source_hash(folders: tuple[Path, ...]) -> str:
-    """Hash of the Python sources below some folders: what "the same code" means."""
+def source_hash(places: tuple[Path, ...]) -> str:
+    """Hash of some files, and of the Python sources below some folders: what "the same code" means."""
     digest = hashlib.sha256()
-    for folder in folders:
-        for path in sorted(folder.rglob("*.py")):
-            digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
+    for place in places:
+        for path in sorted(place.rglob("*.py")) if place.is_dir() else (place,):
+            digest.update(path.relative_to(place.parent).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:_LENGTH]

@@ -4,9 +4,9 @@ different types, so that no secret can reach a prompt, a memory, a pair or a log
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import datetime
-from typing import Annotated, Protocol
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -69,28 +69,3 @@ class TaskSecret(BaseModel):
     def __repr_args__(self) -> Iterator[tuple[str | None, object]]:
         """Nothing but the id, for whoever prints fields rather than the repr."""
         yield "task_id", self.task_id
-
-
-class TaskStream(Protocol):
-    """Ordered tasks with the files each one starts from.
-
-    `secret` is for grading alone. `merged_fix` is history: ask for it only after the task ended.
-    """
-
-    name: str
-
-    def tasks(self) -> list[Task]:
-        """All tasks in order."""
-        ...
-
-    def checkout(self, task: Task) -> Mapping[str, str]:
-        """Path to text of the files a task starts from."""
-        ...
-
-    def secret(self, task: Task) -> TaskSecret:
-        """What decides the task."""
-        ...
-
-    def merged_fix(self, task: Task) -> MergedFix | None:
-        """The change upstream merged, if one is known."""
-        ...

@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,7 @@ PYTHON = os.path.normpath(sys.executable)
 """This interpreter as sandboxes must name it: no `..` in the path, and a virtual environment's link kept."""
 
 OPEN_FILES = 256
+_ROOMS = ("daemon", "eval", "consolidation", "agent", "memory")
 TICK_SECONDS = 0.05
 LOOK_SECONDS = 0.1
 _PAGE_BYTES = resource.getpagesize()
@@ -87,15 +88,28 @@ class Sandbox(Protocol):
         ...
 
 
-def environment() -> dict[str, str]:
-    """The whole environment of a sandboxed program; nothing of the daemon's own leaks into it."""
+def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The whole environment of a sandboxed program, `more` included; nothing of the daemon's own leaks into it."""
     return {
         "PATH": f"{Path(PYTHON).parent}:/usr/local/bin:/usr/bin:/bin",
         "LANG": "C.UTF-8",
         "HOME": "/tmp",
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONHASHSEED": "0",
+        **(more or {}),
     }
+
+
+def own_packages() -> list[Path]:
+    """This project's packages, where they are installed inside an interpreter's folder, which sandboxes show.
+
+    Sandboxes hide them: they hold the answers to koans.
+    """
+    place = Path(__file__).resolve().parents[2]
+    homes = {Path(os.path.abspath(prefix)) for prefix in (sys.prefix, sys.base_prefix)}  # noqa: PTH100 - links kept
+    homes |= {home.resolve() for home in homes}
+    within = [home / place.relative_to(home.resolve()) for home in homes if place.is_relative_to(home.resolve())]
+    return sorted(there / room for there in within for room in _ROOMS if (there / room).is_dir())
 
 
 def with_rlimits(argv: Sequence[str], limits: Limits, processes: int | None = None) -> list[str]:
@@ -135,11 +149,16 @@ def _allowed(kind: int, wanted: int) -> int:
 
 
 def run_bounded(
-    command: Sequence[str], directory: Path, limits: Limits, pass_fds: Sequence[int] = (), helpers: int = 0
+    command: Sequence[str],
+    directory: Path,
+    limits: Limits,
+    pass_fds: Sequence[int] = (),
+    helpers: int = 0,
+    env: Mapping[str, str] | None = None,
 ) -> ExecResult:
     """Run `command` in `directory` to its end or to a limit, then kill whatever it left behind.
 
-    `helpers` processes of the sandbox itself are not counted as the program's.
+    `helpers` processes of the sandbox itself are not counted as the program's; `env` is added to its `environment`.
 
     Raises:
         SandboxError: the command could not be started.
@@ -150,7 +169,7 @@ def run_bounded(
         process = subprocess.Popen(
             group.entering(command) if group is not None else command,
             cwd=directory,
-            env=environment(),
+            env=environment(env),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

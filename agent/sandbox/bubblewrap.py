@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from agent.errors import SandboxError
-from agent.sandbox.base import ExecResult, Limits, environment, run_bounded, with_rlimits
+from agent.sandbox.base import ExecResult, Limits, environment, own_packages, run_bounded, with_rlimits
 from agent.workspace import Workspace
 
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc/ld.so.cache", "/etc/alternatives")
@@ -76,7 +76,7 @@ class Bubblewrap:
     def _flags(self, workspace: Workspace, limits: Limits) -> list[str]:
         flags = ["--unshare-all", "--unshare-user", *self._newer, "--die-with-parent", "--new-session"]
         flags += ["--cap-drop", "ALL", "--hostname", "sandbox", "--clearenv"]
-        for name, value in environment().items():
+        for name, value in environment(workspace.env).items():
             flags += ["--setenv", name, value]
         for path in map(Path, _SYSTEM):
             if path.is_symlink():  # /bin is usr/bin where /usr is merged
@@ -88,8 +88,9 @@ class Bubblewrap:
             flags += ["--perms", "1777", "--size", str(limits.file_bytes), "--tmpfs", str(path)]
         binds = dict.fromkeys([*_interpreter(), *(_absolute(path) for path in workspace.mounts)], "--ro-bind")
         binds[_absolute(workspace.root)] = "--bind"
+        binds |= dict.fromkeys((path for path in own_packages() if path not in binds), "--tmpfs")
         for path in sorted(binds, key=lambda path: len(path.parts)):  # what lies inside covers what lies around
-            flags += [binds[path], str(path), str(path)]
+            flags += ["--tmpfs", str(path)] if binds[path] == "--tmpfs" else [binds[path], str(path), str(path)]
         # Else the root and /dev would be writable memory without a limit, and a program of root's could
         # write the *host's* /proc/sys, core_pattern included: the kernel asks for root's number there,
         # not for a capability, and bwrap by itself leaves it writable.

@@ -76,7 +76,7 @@ class Docker:
         flags += ["--pids-limit", str(limits.processes + 1), "--ipc", "private", "--shm-size", str(limits.file_bytes)]
         flags += ["--memory", str(limits.memory_bytes), "--memory-swap", str(limits.memory_bytes), "--log-driver", "none"]
         flags += ["--tmpfs", f"/tmp:{tmpfs}", "--workdir", str(root), "--entrypoint", "", "--pull", "never"]
-        for key, value in environment().items():
+        for key, value in environment(workspace.env).items():
             flags += ["--env", f"{key}={value}"]
         for path, mode in [*((Path(os.path.abspath(m)), "readonly") for m in workspace.mounts), (root, "")]:  # noqa: PTH100
             if "," in str(path) or '"' in str(path):

@@ -29,4 +29,4 @@ class ProcessSandbox:
 
     def run(self, argv: Sequence[str], workspace: Workspace, limits: Limits) -> ExecResult:
         """Run `argv` in the workspace; see `agent.sandbox.base.Sandbox`."""
-        return run_bounded(with_rlimits(argv, limits), workspace.root, limits)
+        return run_bounded(with_rlimits(argv, limits), workspace.root, limits, env=workspace.env)

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from agent.errors import SandboxError
-from agent.sandbox.base import ExecResult, Limits, run_bounded, with_rlimits
+from agent.sandbox.base import ExecResult, Limits, own_packages, run_bounded, with_rlimits
 from agent.workspace import Workspace
 
 _SYSTEM = (
@@ -53,7 +53,7 @@ class Seatbelt:
         with tempfile.TemporaryDirectory(prefix="sandbox-", ignore_cleanup_errors=True) as scratch:
             rules = profile(workspace.root, [*workspace.mounts, *_interpreter()], Path(scratch))
             inner = ["/usr/bin/env", f"HOME={scratch}", f"TMPDIR={scratch}", *with_rlimits(argv, limits)]
-            return run_bounded([self._executable, "-p", rules, *inner], workspace.root, limits)
+            return run_bounded([self._executable, "-p", rules, *inner], workspace.root, limits, env=workspace.env)
 
 
 def profile(root: Path, readable: Sequence[Path], scratch: Path) -> str:
@@ -64,6 +64,8 @@ def profile(root: Path, readable: Sequence[Path], scratch: Path) -> str:
     """
     reads = [*_SYSTEM, *(str(path.resolve()) for path in readable)]
     writes = [str(path.resolve()) for path in (root, scratch)]
+    hidden = [str(path.resolve()) for path in own_packages()]
+    shown = [path for path in reads if any(Path(path).is_relative_to(folder) for folder in hidden)]
     # A lookup on the way to a path needs the metadata of its parents, and no more.
     parents = sorted({str(parent) for path in (*reads, *writes) for parent in Path(path).parents})
     return "\n".join(
@@ -81,6 +83,8 @@ def profile(root: Path, readable: Sequence[Path], scratch: Path) -> str:
             f"(allow file-read-metadata {_all('literal', parents)})",
             '(allow file-read* (literal "/"))',
             f"(allow file-read* {_all('subpath', [*reads, *writes])} {_all('literal', _DEVICES)})",
+            *(f"(deny file-read* {_all('subpath', hidden)})" for _ in hidden[:1]),
+            *(f"(allow file-read* {_all('subpath', shown)})" for _ in shown[:1]),
             f"(allow file-write* {_all('subpath', writes)})",
             f"(allow file-write-data {_all('literal', _DEVICES[:2])})",
             f"(deny file-write-setugid {_all('subpath', writes)})",

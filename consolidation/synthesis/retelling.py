@@ -8,31 +8,31 @@ tests do not pass is dropped.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 
 from agent.errors import CallError
 from agent.loop import Attempt, Budget, Recorder, run
 from agent.models.scripted import ScriptedModel
-from agent.tools import TestRunner, edit
+from agent.tools import TestRun, edit
 from agent.turns import parse_call, render_call
-from agent.workspace import Workspace
+from agent.workplace import Workplace
 from consolidation.synthesis.merged_fix import calls_for
 from memory.hashing import content_hash
 from memory.tasks import MergedFix, Task
 from memory.trajectories import Outcome, Trajectory
 
-WorkspaceMaker = Callable[[str, Mapping[str, str]], Workspace]
-"""From a name and files to a fresh workspace."""
+Opener = Callable[[str, Task], Workplace]
+"""From a name and a task to a fresh workplace."""
 
 
 @dataclass(frozen=True)
 class Solution:
-    """A known solution of a task: `files` is the tree before, `prompt` what the agent was told."""
+    """A known solution of a task; `prompt` is what the agent was told."""
 
     task: Task
-    files: Mapping[str, str]
     prompt: str
     fix: MergedFix
 
@@ -43,38 +43,36 @@ def is_clean(trajectory: Trajectory) -> bool:
     return edits == 1 and all(not step.malformed and step.tests_passed is not False for step in trajectory.steps)
 
 
-def own_solution(
-    trajectory: Trajectory, task: Task, files: Mapping[str, str], prompt: str, workspaces: WorkspaceMaker
-) -> Solution | None:
+def own_solution(trajectory: Trajectory, task: Task, prompt: str, opener: Opener) -> Solution | None:
     """The net change of a resolved attempt, rebuilt from its stored steps; None if not one searched-for file changed."""
-    workspace = workspaces(f"own-{trajectory.id}", files)
+    place = opener(f"own-{trajectory.id}", task)
+    workspace = place.workspace
     searched = ""
-    for step in trajectory.steps:
-        try:
-            call = parse_call(step.said)
-            if call.tool == "edit":
-                edit(workspace, call)
-            elif call.tool == "search" and not searched and step.observation != "no match":
-                searched = call.target
-        except CallError:
-            continue
-    after = workspace.snapshot()
-    changed = [path for path in files if after.get(path) != files[path]]
+    before: dict[str, str] = {}
+    try:
+        for step in trajectory.steps:
+            try:
+                call = parse_call(step.said)
+                if call.tool == "edit":
+                    before.setdefault(call.target, workspace.read(call.target))
+                    edit(workspace, call)
+                elif call.tool == "search" and not searched and step.observation != "no match":
+                    searched = call.target
+            except CallError:
+                continue
+        after = {path: workspace.read(path) for path in before}
+    finally:
+        place.close()
+    changed = [path for path in before if after[path] != before[path]]
     if len(changed) != 1 or not searched:
         return None
     path = changed[0]
     return Solution(
-        task, files, prompt, MergedFix(task_id=task.id, symbol=searched, path=path, before=files[path], after=after[path])
+        task, prompt, MergedFix(task_id=task.id, symbol=searched, path=path, before=before[path], after=after[path])
     )
 
 
-def retell(
-    solutions: Sequence[Solution],
-    workspaces: WorkspaceMaker,
-    run_tests: TestRunner,
-    recorder: Recorder,
-    sandbox: str,
-) -> Iterable[Trajectory]:
+def retell(solutions: Sequence[Solution], opener: Opener, recorder: Recorder, sandbox: str) -> Iterable[Trajectory]:
     """Play each solution as turns; yields only those whose visible tests passed."""
     started = datetime.now(UTC)
     scripts: dict[str, list[str]] = {}
@@ -92,14 +90,30 @@ def retell(
             sandbox=sandbox,
         )
         scripts[trajectory.id] = [render_call(call) for call in calls_for(solution.fix)]
-        attempts.append(Attempt(trajectory, workspaces(trajectory.id, solution.files), Budget()))
-    for trajectory in run(attempts, ScriptedModel(scripts=scripts), run_tests, _passed_its_tests, recorder):
+        place = partial(_Rehearsal.opened, opener, trajectory.id, solution.task)
+        attempts.append(Attempt(trajectory, place, Budget()))
+    for trajectory in run(attempts, ScriptedModel(scripts=scripts), recorder):
         if trajectory.resolved:
             yield trajectory
 
 
-def _passed_its_tests(trajectory: Trajectory, files: Mapping[str, str]) -> tuple[Outcome, str]:
-    runs = [step.tests_passed for step in trajectory.steps if step.tests_passed is not None]
-    if runs and runs[-1]:
-        return Outcome.RESOLVED, "the visible tests passed"
-    return Outcome.UNRESOLVED, "the visible tests did not pass"
+class _Rehearsal:
+    """A workplace that grades by its last test run alone: the hidden tests have had their say on this solution."""
+
+    def __init__(self, place: Workplace) -> None:
+        self._place, self._passed = place, False
+        self.workspace, self.diff, self.close = place.workspace, place.diff, place.close
+
+    @classmethod
+    def opened(cls, opener: Opener, name: str, task: Task) -> Workplace:
+        return cls(opener(name, task))
+
+    def test(self, targets: Sequence[str] = ()) -> TestRun:
+        found = self._place.test(targets)
+        self._passed = found.passed
+        return found
+
+    def grade(self) -> tuple[Outcome, str]:
+        if self._passed:
+            return Outcome.RESOLVED, "the visible tests passed"
+        return Outcome.UNRESOLVED, "the visible tests did not pass"

@@ -15,14 +15,16 @@ from __future__ import annotations
 
 import json
 import secrets
+import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from agent.errors import SandboxError
 from agent.sandbox.base import ExecResult, Sandbox
 from agent.tools import TestRun
+from agent.workplace import tree_diff
 from agent.workspace import Workspace, write_tree
 from eval.koans.book import ANSWERS, HARNESS, SOURCE
 from eval.koans.signatures import signature
@@ -30,28 +32,42 @@ from eval.koans.toolchain import LIMITS, Rust
 from memory.tasks import TaskSecret
 from memory.trajectories import Outcome
 
+GRADED_BY = (Path(__file__).resolve(),)
 _NOT_STARTED = (126, 127)
 _RUN_LIMITS = replace(LIMITS, seconds=10.0, processes=16, memory_bytes=512 * 2**20, file_bytes=2**20)
 _LIBRARY = "libkoan.rlib"
 _PROGRAM = "cases"
 
 
-class KoanTests:
-    """The agent's `test` tool: the compiler's complaints, or the report of the visible tests."""
+class KoanWorkplace:
+    """One Rust file with its visible tests."""
 
-    def __init__(self, sandbox: Sandbox) -> None:
-        self.sandbox = sandbox
+    def __init__(self, root: Path, source: str, secret: TaskSecret, sandbox: Sandbox, rust: Rust) -> None:
+        write_tree(root, {SOURCE: source})
+        self.workspace = rust.workspace(root)
+        self._source, self._secret, self._sandbox, self._rust = source, secret, sandbox, rust
 
-    def __call__(self, workspace: Workspace) -> TestRun:
-        """One run.
-
-        Raises:
-            SandboxError: the sandbox or the compiler did not start.
-        """
-        result = _ran(self.sandbox, workspace.test_argv, workspace)
+    def test(self, targets: Sequence[str] = ()) -> TestRun:
+        """See `Workplace`: the compiler's complaints, or the report of the visible tests, all of them."""
+        result = _ran(self._sandbox, self.workspace.test_argv, self.workspace)
         if result.timed_out:
             return TestRun(False, f"the tests did not end within {LIMITS.seconds:g} s")
         return TestRun(result.returncode == 0, result.stdout.strip())
+
+    def diff(self) -> str:
+        """See `Workplace`; only the koan itself counts."""
+        return tree_diff({SOURCE: self._source}, self._submitted())
+
+    def grade(self) -> tuple[Outcome, str]:
+        """See `Workplace`."""
+        return grade(self._secret, self._submitted(), self._sandbox, self._rust)
+
+    def close(self) -> None:
+        """See `Workplace`."""
+        shutil.rmtree(self.workspace.root, ignore_errors=True)
+
+    def _submitted(self) -> dict[str, str]:
+        return {path: text for path, text in self.workspace.snapshot().items() if path == SOURCE}
 
 
 def grade(secret: TaskSecret, files: Mapping[str, str], sandbox: Sandbox, rust: Rust) -> tuple[Outcome, str]:

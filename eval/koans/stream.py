@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Self
 
+from agent.sandbox.base import Sandbox
 from eval.errors import EvalError
 from eval.koans.book import FAMILIES, SOURCE, Koan, book
+from eval.koans.grading import GRADED_BY, KoanWorkplace
+from eval.koans.toolchain import rust
 from memory.hashing import content_hash
 from memory.tasks import MergedFix, Task, TaskSecret
 
@@ -43,6 +47,8 @@ class KoanStream:
     Raises:
         EvalError: there is no koan of one of the ids.
     """
+
+    graded_by = GRADED_BY
 
     def __init__(self, ids: Iterable[str] | None = None) -> None:
         """All koans that are not held out, unless ids are given."""
@@ -82,6 +88,10 @@ class KoanStream:
     def checkout(self, task: Task) -> dict[str, str]:
         """The one file the agent starts from, visible tests included."""
         return {SOURCE: self._koans[task.id].source}
+
+    def open(self, task: Task, root: Path, sandbox: Sandbox) -> KoanWorkplace:
+        """See `TaskStream`."""
+        return KoanWorkplace(root, self.checkout(task)[SOURCE], self.secret(task), sandbox, rust())
 
     def secret(self, task: Task) -> TaskSecret:
         """What grading needs; `kind` is the family."""

@@ -8,8 +8,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from pathlib import Path
 
+from agent.sandbox.base import Sandbox
+from agent.workplace import Workplace
 from eval.errors import EvalError
+from eval.grading import GRADED_BY, TreeWorkplace
 from eval.pocket.conventions import HOUSES
 from eval.pocket.names import Split
 from eval.pocket.world import CONVENTION_KIND, Module, Problem, build_module, build_problem, choices
@@ -58,6 +62,8 @@ class PocketStream:
     tasks; tasks of different splits share no function name. `start` skips the first tasks of each
     repository, so that a second day continues where the first ended.
     """
+
+    graded_by = GRADED_BY
 
     def __init__(
         self,
@@ -126,6 +132,10 @@ class PocketStream:
         files[module.path] = entry.problem.before
         files[f"tests/test_{module.name}.py"] = render_tests(module, entry.problem.visible)
         return files
+
+    def open(self, task: Task, root: Path, sandbox: Sandbox) -> Workplace:
+        """See `TaskStream`."""
+        return TreeWorkplace(root, self.checkout(task), self.secret(task), sandbox)
 
     def secret(self, task: Task) -> TaskSecret:
         """What grading needs."""

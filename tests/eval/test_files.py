@@ -17,7 +17,7 @@ from eval.errors import EvalError
 from eval.files import FileStream, FileTask, save
 from eval.grading import grade
 from eval.pocket.stream import PocketStream
-from memory.tasks import TaskStream
+from eval.streams import TaskStream
 from memory.trajectories import Outcome
 
 SECRET = "the-hidden-test"

@@ -3,12 +3,17 @@
 # ruff: noqa: E501 - programs in strings
 from __future__ import annotations
 
+import ast
+import shutil
+import subprocess
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
 from agent.sandbox import Sandbox, probe
-from eval.grading import grade
+from eval.grading import JUDGE, grade
 from memory.tasks import TaskSecret
 from memory.trajectories import Outcome
 
@@ -105,3 +110,36 @@ def test_an_object_cannot_judge_itself(sandbox: Sandbox, code: str, check: str) 
     test = f"from shop.core import fee\ndef test_a():\n    assert {check}\n"
     assert verdict(sandbox, code, test) is Outcome.UNRESOLVED
     assert verdict(sandbox, "def fee(n): return n + 1\n", test) is Outcome.RESOLVED
+
+
+@pytest.mark.parametrize("name", ["judge", "peer"])
+def test_a_repository_may_have_modules_named_as_the_judges(sandbox: Sandbox, name: str) -> None:
+    """They are the repository's, for the tests and for each other."""
+    secret = TaskSecret(
+        task_id="t",
+        kind="own",
+        tests={
+            "tests/test_core.py": f"from shop.core import seven\nimport {name}\ndef test_a(): assert seven() == {name}.SEVEN == 7"
+        },
+        fail_to_pass=("test_core.py::test_a",),
+        pass_to_pass=(),
+    )
+    files = {"shop/__init__.py": "", "shop/core.py": f"import {name}\ndef seven(): return {name}.SEVEN"}
+    assert grade(secret, {**files, f"{name}.py": "SEVEN = 7"}, sandbox)[0] is Outcome.RESOLVED
+    assert grade(secret, {**files, f"{name}/__init__.py": "SEVEN = 8"}, sandbox)[0] is Outcome.UNRESOLVED
+
+
+def test_the_judge_needs_its_own_folder_and_the_standard_library_and_no_more(tmp_path: Path) -> None:
+    """Other interpreters run it too: an image's, and an environment's of a benchmark's repository."""
+    for path in JUDGE.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [str(node.module)] if isinstance(node, ast.ImportFrom) and not node.level else []
+            assert {name.partition(".")[0] for name in names} <= sys.stdlib_module_names, path
+    alone = tmp_path / "elsewhere"
+    shutil.copytree(JUDGE, alone, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "repo").mkdir()
+    (tmp_path / "hidden").write_text('{"key": "k", "tests": {"tests/test_a.py": "def test_a(): pass"}}')
+    argv = [sys.executable, "-I", "-S", str(alone / "__main__.py"), str(tmp_path / "repo"), str(tmp_path / "hidden")]
+    said = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=True, cwd=tmp_path)
+    assert (said.stdout, said.stderr) == ('\nk {"test_a.py::test_a": "PASSED"}\n', "")

@@ -11,17 +11,18 @@ import pytest
 
 import eval.koans.book
 from agent.errors import SandboxError
-from agent.loop import Attempt, Budget, NoRecorder, conversation, run
+from agent.loop import conversation
+from agent.model import Completion, Message, Sampling
 from agent.models.scripted import ScriptedModel
 from agent.sandbox.base import ExecResult, Limits, Sandbox
 from agent.sandbox.ladder import probe
 from agent.tools import TestRun
-from agent.turns import Call, render_call, render_issue
-from agent.workspace import Workspace, write_tree
+from agent.turns import Call, render_call
+from agent.workspace import Workspace
 from eval.errors import EvalError
 from eval.koans import FAMILIES, KoanStream, days, held_out
 from eval.koans.book import ANSWERS, HARNESS, SOURCE, Koan, book, cases
-from eval.koans.grading import KoanTests, grade, reported
+from eval.koans.grading import KoanWorkplace, grade, reported
 from eval.koans.signatures import (
     Signature,
     errors_made,
@@ -31,6 +32,7 @@ from eval.koans.signatures import (
     steps_to_green,
 )
 from eval.koans.toolchain import Rust, rust
+from eval.play import Player
 from memory.tasks import Task
 from memory.trajectories import Outcome, Step, Trajectory
 
@@ -68,8 +70,7 @@ class Bench:
     rust: Rust
 
     def visible(self, source: str, folder: Path) -> TestRun:
-        write_tree(folder, {SOURCE: source})
-        return KoanTests(self.box)(self.rust.workspace(folder))
+        return KoanWorkplace(folder, source, EVERY.secret(EVERY.tasks()[0]), self.box, self.rust).test()
 
     def grade(self, task: Task, source: str) -> tuple[Outcome, str]:
         return grade(EVERY.secret(task), {SOURCE: source}, self.box, self.rust)
@@ -239,29 +240,31 @@ def lines(text: str) -> int:
     return len(text.removesuffix("\n").split("\n"))
 
 
+class ByIssue(ScriptedModel):
+    """Plays the script of the issue that the conversation begins with."""
+
+    def __init__(self, issues: dict[str, list[str]]) -> None:
+        super().__init__()
+        self.issues = issues
+
+    def complete(
+        self, conversations: Sequence[Sequence[Message]], sampling: Sampling, keys: Sequence[str] = ()
+    ) -> list[Completion]:
+        answers = []
+        for messages in conversations:
+            script = next(lines for issue, lines in self.issues.items() if issue in messages[0].content)
+            answers.append(Completion(script[sum(m.role == "assistant" for m in messages)], 0, 0))
+        return answers
+
+
 def test_the_agents_own_loop_solves_koans_in_the_sandbox(bench: Bench, tmp_path: Path) -> None:
     stream = KoanStream(days()[:5])
-    attempts, scripts = [], {}
+    scripts = {}
     for task in stream.tasks():
         fix = stream.merged_fix(task)
-        write_tree(tmp_path / task.id, stream.checkout(task))
         edit = Call("edit", SOURCE, 1, lines(fix.before), body=fix.after.removesuffix("\n"))
-        scripts[task.id] = ["test", render_call(edit), "test", "submit"]
-        played = trajectory(task.id, task.repo).model_copy(
-            update={"prompt": render_issue(task.repo, task.issue), "outcome": None}
-        )
-        played.steps = []
-        attempts.append(Attempt(played, bench.rust.workspace(tmp_path / task.id), Budget()))
-    secrets = {task.id: stream.secret(task) for task in stream.tasks()}
-    ended = list(
-        run(
-            attempts,
-            ScriptedModel(scripts=scripts),
-            KoanTests(bench.box),
-            lambda t, files: grade(secrets[t.task_id], files, bench.box, bench.rust),
-            NoRecorder(),
-        )
-    )
+        scripts[task.issue] = ["test", render_call(edit), "test", "submit"]
+    ended = list(Player(ByIssue(scripts), bench.box).play(stream, stream.tasks()))
     assert [(t.outcome, t.reason) for t in ended if not t.resolved] == []
     assert {steps_to_green(t) for t in ended} == {3}
     assert all(signature(t.steps[0].observation) and not errors_made(t) for t in ended)

@@ -1,0 +1,104 @@
+"""One attempt's turns at its workplace: what the agent said becomes a call, an observation, an end.
+
+A toolkit opens a session for each attempt. `TERSE` is the five tools that the pocket model was trained on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from agent.errors import CallError
+from agent.tools import TestRun, bounded, execute
+from agent.turns import parse_call
+from agent.workplace import Workplace
+from agent.workspace import Workspace
+
+MALFORMED = "malformed"
+SUBMIT = "submit"
+
+
+@dataclass(frozen=True)
+class Left:
+    """What is left of an attempt's budget before a turn."""
+
+    steps: int
+    tokens: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What came of one turn. `tests_passed` is `None` where no tests ran; `submits` ends the attempt."""
+
+    tool: str
+    observation: str
+    tests_passed: bool | None = None
+    submits: bool = False
+
+
+class Session(Protocol):
+    """Takes one attempt's turns, in order."""
+
+    def take(self, said: str, left: Left) -> Turn:
+        """Carry out what the agent said. Whatever it said, this is a turn.
+
+        Raises:
+            SandboxError: tests could not be started.
+        """
+        ...
+
+
+class Toolkit(Protocol):
+    """A set of tools with the words that explain it. `system` is empty where the model was trained on it."""
+
+    @property
+    def name(self) -> str:
+        """Under which results name it."""
+        ...
+
+    @property
+    def system(self) -> str:
+        """What a model is told before its first turn."""
+        ...
+
+    def session(self, place: Workplace) -> Session:
+        """A new attempt's session."""
+        ...
+
+
+class _TerseSession:
+    def __init__(self, place: Workplace) -> None:
+        self._place = place
+
+    def take(self, said: str, left: Left) -> Turn:
+        ran: list[TestRun] = []
+
+        def tests(workspace: Workspace, targets: Sequence[str] = ()) -> TestRun:
+            ran.append(self._place.test(targets))
+            return ran[-1]
+
+        try:
+            call = parse_call(said)
+            if call.tool == SUBMIT:
+                return Turn(SUBMIT, "", submits=True)
+            observation = execute(call, self._place.workspace, tests)
+        except CallError as error:
+            return Turn(MALFORMED, bounded(str(error)))
+        return Turn(call.tool, observation, ran[-1].passed if ran else None)
+
+
+@dataclass(frozen=True)
+class Terse:
+    """The five tools, in the words that the pocket model was trained on."""
+
+    name: str = "terse"
+    system: str = ""
+
+    def session(self, place: Workplace) -> Session:
+        """See `Toolkit`."""
+        return _TerseSession(place)
+
+
+TERSE = Terse()
