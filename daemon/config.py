@@ -15,7 +15,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from datetime import time
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Self, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -25,7 +25,7 @@ from agent.models.engines import ModelConfig
 from consolidation.night import NightConfig
 from daemon.errors import DaemonError
 from daemon.logs import LogConfig
-from eval.pocket.stream import REPOSITORIES
+from eval.sources import TasksConfig
 from memory.hashing import content_hash
 
 PREFIX = "SLEEPYD_"
@@ -35,29 +35,6 @@ _WINDOW = re.compile(r"(\d\d:\d\d)-(\d\d:\d\d)")
 
 class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class TasksConfig(_Settings):
-    """Where tasks come from."""
-
-    source: Literal["pocket"] = "pocket"
-    """The task stream: `pocket` is the endless pocket world."""
-    seed: int = Field(default=0, ge=0)
-    """Which pocket world."""
-    repos: tuple[str, ...] = ("bank", "game")
-    """Pocket repositories that are worked on."""
-    count: int = Field(default=0, ge=0)
-    """How many tasks of each repository; 0 means that they never end."""
-
-    @field_validator("repos")
-    @classmethod
-    def _known(cls, repos: tuple[str, ...]) -> tuple[str, ...]:
-        if not repos or len(set(repos)) != len(repos):
-            raise ValueError("name at least one repository, and none twice")
-        for repo in repos:
-            if repo not in REPOSITORIES:
-                raise ValueError(f"no pocket repository {repo!r}{_nearest(repo, REPOSITORIES)}")
-        return repos
 
 
 class DayConfig(_Settings):

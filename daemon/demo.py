@@ -143,7 +143,7 @@ class Demo:
         return result
 
     def _days(self) -> tuple[PocketStream, PocketStream]:
-        repos = self.config.tasks.repos
+        repos = self.config.tasks.pocket_repos
         per_repo = max(2, self.tasks_per_day // len(repos))
         return PocketStream(self.seed, repos, per_repo), PocketStream(self.seed, repos, per_repo, start=per_repo)
 
@@ -181,7 +181,7 @@ class Demo:
         config = self.config.night.model_copy(update={"seed": self.seed})
         guard = BaseSkillGuard(
             Player(model, player.sandbox, budget=self.config.budget),
-            self.config.tasks.repos,
+            self.config.tasks.pocket_repos,
             self.config.guard.tasks,
             self.seed,
         )
@@ -189,7 +189,7 @@ class Demo:
 
             def collect() -> list[Pair]:
                 pairs = pairs_of_day(stream, day, player.sandbox, config.merged_fixes, store)
-                for repo in self.config.tasks.repos:
+                for repo in self.config.tasks.pocket_repos:
                     pairs += rehearsal_pairs(repo, config.rehearsal, config.seed)
                 return pairs
 

@@ -49,7 +49,7 @@ def examine(home: Home) -> list[Check]:
     """Every check, in the order in which a failure would matter."""
     checks = [_directory(home), _configuration(home)]
     config = _config(home)
-    asked: tuple[Callable[[Home, Config], Check], ...] = (_disk, _store, _owner, _sandbox, _model, _clock, _versions)
+    asked: tuple[Callable[[Home, Config], Check], ...] = (_disk, _store, _owner, _sandbox, _tasks, _model, _clock, _versions)
     return checks + [check(home, config) for check in asked]
 
 
@@ -142,6 +142,23 @@ def _sandbox(home: Home, config: Config) -> Check:
     except SandboxError as error:
         advice = "tasks of the pocket world run in a limited process; for tasks of your own install bubblewrap"
         return Check(name="sandbox", verdict="warning", found=str(error).split(":")[0], advice=advice)
+
+
+def _tasks(home: Home, config: Config) -> Check:
+    from agent.errors import AgentError
+    from agent.sandbox.ladder import probe
+    from eval.errors import EvalError
+    from eval.sources import open_source
+
+    source = open_source(config.tasks, home.places)
+    try:
+        found = source.examine()
+        if not source.generated:
+            probe(trusted_generated=False)
+    except (EvalError, AgentError) as error:
+        found, _, advice = str(error).rpartition("; ")
+        return Check(name="tasks", verdict="failed", found=found or advice, advice=advice)
+    return Check(name="tasks", verdict="ok", found=found)
 
 
 def _model(home: Home, config: Config) -> Check:

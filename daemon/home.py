@@ -14,6 +14,7 @@ from pathlib import Path
 
 from daemon.client import ask
 from daemon.errors import DaemonError, OwnedError
+from eval.places import Places
 
 VARIABLE = "SLEEPYD_HOME"
 DEFAULT = Path("~/.sleepyd")
@@ -94,6 +95,11 @@ class Home:
     def inbox(self) -> Path:
         """Files put here are taken in."""
         return self.root / "inbox"
+
+    @property
+    def places(self) -> Places:
+        """What task sources are made of."""
+        return Places(self.root)
 
     def make(self) -> None:
         """Create the directory and its folders for the owner alone.

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence, Set
+from pathlib import Path
 
 from pydantic import BaseModel
 
-from daemon.config import Config, TasksConfig
+from daemon.config import Config
 from daemon.home import Home
 from eval.files import unfixed
+from eval.places import Places
+from eval.sources import TasksConfig, open_source
 from memory.store import Store
 from memory.trajectories import Outcome, Result
 
@@ -31,17 +34,9 @@ class NightPlan(BaseModel):
     merged_fixes: dict[str, int]
 
 
-def next_tasks(config: TasksConfig, done: Set[str], count: int) -> list[str]:
-    """Ids of the next `count` tasks without a result, in the stream's order; fewer where it ends."""
-    found: list[str] = []
-    number = 0
-    while len(found) < count and (not config.count or number < config.count):
-        for repo in config.repos:
-            identity = f"{repo}-stream-{config.seed}-{number}"
-            if identity not in done and len(found) < count:
-                found.append(identity)
-        number += 1
-    return found
+def next_tasks(config: TasksConfig, done: Set[str], count: int, places: Places | None = None) -> list[str]:
+    """Ids of the next `count` tasks of the configured stream without a result, in order; fewer where it ends."""
+    return open_source(config, places or Places(Path())).next(done, count)
 
 
 def own_tasks(store: Store, home: Home, done: Set[str]) -> list[str]:

@@ -29,13 +29,14 @@ from consolidation.trainers.child import ChildTrainer
 from daemon.config import Config
 from daemon.events import Event
 from daemon.home import Home
-from daemon.plan import next_tasks, own_tasks, replay
+from daemon.plan import own_tasks, replay
 from eval.experience import pairs_of_day
-from eval.files import FileStream, damaged, is_pocket
+from eval.files import FileStream, damaged
 from eval.guards import BaseSkillGuard
+from eval.koans import held_out
 from eval.play import Player
 from eval.pocket.rehearsal import rehearsal_pairs
-from eval.pocket.stream import PocketStream
+from eval.sources import PocketSource, open_source
 from eval.streams import TaskStream
 from memory.nights import Night
 from memory.store import Store
@@ -60,6 +61,7 @@ class Work:
     def __init__(self, home: Home, config: Config, store: Store, emit: Emit, stopping: Callable[[], bool]) -> None:
         self.home, self.config, self.store, self.emit = home, config, store, emit
         self.stopping = stopping
+        self.source = open_source(config.tasks, home.places)
         self.sandbox = probe(trusted_generated=True)
         self.server = _server(home, config.model)
         self.model = open_model(config.model, config.night.threads, self.server.provide if self.server else None)
@@ -103,7 +105,8 @@ class Work:
             except SandboxError:
                 held = len(own)
         if stream is None:
-            stream = PocketStream.of(next_tasks(self.config.tasks, done, count))
+            sandbox = probe(trusted_generated=self.source.generated)
+            stream = self.source.stream(self.source.next(done, count))
             self.store.add_tasks(stream.tasks())
         player = Player(self.model, sandbox, _DayRecorder(self), self.config.budget)
         ended = list(player.play(stream, stream.tasks(), self.publisher.routes()))
@@ -133,7 +136,7 @@ class Work:
         config = self.config
         guard = BaseSkillGuard(
             Player(self.model, self.sandbox, _SafePoints(self), config.budget),
-            config.tasks.repos,
+            config.tasks.pocket_repos,
             config.guard.tasks,
             config.tasks.seed,
         )
@@ -174,7 +177,7 @@ class Work:
         )
         night = opened = night or sleeper.open()
         self.emit(Event.NIGHT_OPENED, night=night.id)
-        report = sleeper.sleep(self._pairs, guard.held_out, night)
+        report = sleeper.sleep(self._pairs, guard.held_out | frozenset(held_out()), night)
         if self.server is not None:
             self.server.prune()
         verdict = report.night.verdict
@@ -196,13 +199,21 @@ class Work:
 
     def _pairs(self) -> list[Pair]:
         chosen = replay(self.store.results(), self.config)
-        pocket = [result for result in chosen if is_pocket(result.task_id)]
-        own = set(self._sound([result.task_id for result in chosen if not is_pocket(result.task_id)]))
-        pairs = self._pairs_of(PocketStream.of(r.task_id for r in pocket), pocket, self.sandbox)
-        if own:
-            theirs = [result for result in chosen if result.task_id in own]
-            pairs += self._pairs_of(FileStream(self.home.tasks, own), theirs, probe(trusted_generated=False))
-        for repo in self.config.tasks.repos:
+        own = self._sound([r.task_id for r in chosen if (self.home.tasks / f"{r.task_id}.json").is_file()])
+        pocket = PocketSource(self.config.tasks)
+        # What an earlier configuration's stream gave cannot be opened any more; it is no part of the night.
+        streams: list[tuple[Callable[[str], bool], Callable[[list[str]], TaskStream], bool]] = [
+            (pocket.has, pocket.stream, True),
+            (own.__contains__, lambda ids: FileStream(self.home.tasks, ids), False),
+        ]
+        if not isinstance(self.source, PocketSource):
+            streams.append((self.source.has, self.source.stream, False))
+        pairs: list[Pair] = []
+        for has, stream, generated in streams:
+            if theirs := [result for result in chosen if has(result.task_id)]:
+                sandbox = probe(trusted_generated=generated)
+                pairs += self._pairs_of(stream([result.task_id for result in theirs]), theirs, sandbox)
+        for repo in self.config.tasks.pocket_repos if isinstance(self.source, PocketSource) else ():
             pairs += rehearsal_pairs(repo, self.config.night.rehearsal, self.config.night.seed)
         return pairs
 

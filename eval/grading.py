@@ -59,7 +59,7 @@ class TreeWorkplace:
 
 
 def grade(secret: TaskSecret, files: Mapping[str, str], sandbox: Sandbox) -> tuple[Outcome, str]:
-    """The verdict on submitted files, and the first test that decided it.
+    """The verdict on submitted files, and what decided it.
 
     The tests run in another process than the code under test, which sees neither them nor the key
     that the report must carry: see `eval.judge`.
@@ -81,10 +81,10 @@ def grade(secret: TaskSecret, files: Mapping[str, str], sandbox: Sandbox) -> tup
     results = _report(result.stdout, key)
     if result.returncode != 0:
         return Outcome.UNRESOLVED, "the hidden tests did not all pass"
-    for test in (*secret.fail_to_pass, *secret.pass_to_pass):
-        if results.get(test) != "PASSED":
-            return Outcome.UNRESOLVED, f"{test} was not seen to pass"
-    return Outcome.RESOLVED, f"{len(secret.fail_to_pass) + len(secret.pass_to_pass)} tests passed"
+    tests_needed = (*secret.fail_to_pass, *secret.pass_to_pass)
+    if missed := sum(results.get(test) != "PASSED" for test in tests_needed):  # which ones is a secret
+        return Outcome.UNRESOLVED, f"{missed} of {len(tests_needed)} tests not seen to pass"
+    return Outcome.RESOLVED, f"{len(tests_needed)} tests passed"
 
 
 def _report(said: str, key: str) -> dict[str, str]:

@@ -29,8 +29,9 @@ def held_out_base_tasks(seed: int, repos: tuple[str, ...], count: int) -> tuple[
 
 @dataclass
 class BaseSkillGuard:
-    """Held-out base-skill tasks in the repositories that the candidate serves, one greedy attempt each.
+    """Held-out base-skill tasks in pocket repositories, one greedy attempt each.
 
+    A candidate's adapter for one of these is examined there, one for any other repository in all of them.
     The base's results are computed once and kept as long as the guard lives.
     """
 
@@ -52,9 +53,19 @@ class BaseSkillGuard:
         """Compare a routed candidate with the bare base."""
         if self._base is None:
             self._base = self._run({})
-        base, said = self._base
-        candidate, said_now = self._run(routes)
-        return Examination({BASE_SKILLS: pair_up(base, candidate)}, differs=said != said_now)
+        results, said = self._base
+        views = {repo: dict.fromkeys(self.repos, folder) for repo, folder in sorted(routes.items()) if repo not in self.repos}
+        if len(views) < len(routes) or not routes:
+            views[""] = {repo: folder for repo, folder in routes.items() if repo in self.repos}
+        base: dict[str, bool] = {}
+        candidate: dict[str, bool] = {}
+        differs = False
+        for served, view in views.items():
+            found, said_now = self._run(view)
+            base |= {f"{served}:{task}": resolved for task, resolved in results.items()}
+            candidate |= {f"{served}:{task}": resolved for task, resolved in found.items()}
+            differs = differs or said != said_now
+        return Examination({BASE_SKILLS: pair_up(base, candidate)}, differs)
 
     def _run(self, routes: Routes) -> tuple[dict[str, bool], str]:
         played = list(self.player.play(self.stream, self.tasks, routes))

@@ -23,7 +23,7 @@ def register(app: typer.Typer) -> None:
 def init(
     home: HomeOption = None,
     model: Annotated[str, typer.Option(help="The engine: pocket.")] = "pocket",
-    tasks: Annotated[str, typer.Option(help="The task stream: pocket.")] = "pocket",
+    tasks: Annotated[str, typer.Option(help="The task stream: pocket, koans, swe-bench-cl or repo:PATH.")] = "pocket",
     force: Annotated[bool, typer.Option("--force", help="Replace an existing configuration file.")] = False,
 ) -> None:
     """Make a state directory with a commented configuration file."""

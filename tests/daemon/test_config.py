@@ -37,10 +37,14 @@ def leaves(settings: BaseModel, *prefix: str) -> Iterator[tuple[tuple[str, ...],
 
 
 LEAVES = list(leaves(Config()))
-ONLY = {("tasks", "source"), ("night", "lora", "patience")}
+ONLY = {("night", "lora", "patience")}
 """Settings of which there is only one value as yet, or only with others."""
 OTHERS = {
     ("tasks", "repos"): ["game"],
+    ("tasks", "source"): "koans",
+    ("tasks", "order"): "chronological",
+    ("tasks", "mirrors"): "/srv/mirrors",
+    ("tasks", "grading"): "docker",
     ("sleep", "window"): "01:00-05:00",
     ("sleep", "timezone"): "Europe/Berlin",
     ("night", "gate", "confidence"): 0.9,
@@ -115,8 +119,8 @@ def test_every_setting_is_documented_and_its_default_is_valid(keys: tuple[str, .
         ("[night.lora]\nranks = 1\n", "night.lora.ranks: unknown key; did you mean 'rank'?"),
         ("[night.lora]\nrank = 0\n", "night.lora.rank: Input should be greater than or equal to 1"),
         ('[tasks]\nrepos = ["gardn"]\n', "tasks.repos: no pocket repository 'gardn'; did you mean 'garden'?"),
-        ("[tasks]\nrepos = []\n", "tasks.repos: name at least one repository, and none twice"),
-        ('[tasks]\nrepos = ["bank", "bank"]\n', "tasks.repos: name at least one repository, and none twice"),
+        ("[tasks]\nsource = 'bench'\n", "tasks.source: there is no 'bench'; valid is 'pocket', 'koans', 'swe-bench-cl' or 'repo:PATH'"),
+        ('[tasks]\nrepos = ["bank", "bank"]\n', "tasks.repos: name no repository twice"),
         ("[day]\nrepos = 3\n", "day.repos: unknown key; valid are attempts, batch, retries"),
         ('[model]\nkind = "gpt"\n', "model.kind: 'gpt' names no model; write pocket"),
         ('[log]\nlevel = "chatty"\n', "log.level: there is no 'chatty'; valid is 'debug', 'info', 'warning' or 'error'"),

@@ -179,8 +179,8 @@ FIXED = EVERY.koan(LABEL).fixed
             "not seen",
         ),
         ("pub fn label(_: i32) -> String { loop {} }", "did not end within"),
-        ("pub fn label(_: i32) -> String { std::process::exit(0) }", "was not seen to pass"),
-        ("pub fn label(number: i32) -> String { label(number) }", "was not seen to pass"),
+        ("pub fn label(_: i32) -> String { std::process::exit(0) }", "not seen to pass"),
+        ("pub fn label(number: i32) -> String { label(number) }", "not seen to pass"),
         (
             "struct Bye;\nimpl Drop for Bye { fn drop(&mut self) { std::process::exit(9) } }\n"
             "thread_local!(static LAST: Bye = const { Bye });\n"

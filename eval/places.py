@@ -1,0 +1,38 @@
+"""Where task sources find what they are made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Places:
+    """Folders below one state directory."""
+
+    root: Path
+
+    @property
+    def data(self) -> Path:
+        """Benchmark files."""
+        return self.root / "data"
+
+    @property
+    def mirrors(self) -> Path:
+        """Bare mirrors of repositories."""
+        return self.root / "mirrors"
+
+    @property
+    def environments(self) -> Path:
+        """Python environments that repositories are tested in."""
+        return self.root / "environments"
+
+    @property
+    def verified(self) -> Path:
+        """Which tasks were seen to verify on this machine."""
+        return self.root / "verified"
+
+    @property
+    def streams(self) -> Path:
+        """Streams mined from repositories of the owner's own."""
+        return self.root / "streams"
