@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import json
 import secrets
-import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from agent.errors import SandboxError
 from agent.sandbox.base import PYTHON, Limits, Sandbox
 from agent.tools import TestRun
 from agent.workplace import tree_diff
-from agent.workspace import Workspace, write_tree
+from agent.workspace import Workspace, remove_tree, write_tree
 from eval.judge import court
 from eval.pocket import runner
 from memory.tasks import TaskSecret
@@ -55,7 +55,8 @@ class TreeWorkplace:
 
     def close(self) -> None:
         """See `Workplace`."""
-        shutil.rmtree(self.workspace.root, ignore_errors=True)
+        with suppress(OSError):
+            remove_tree(self.workspace.root)
 
 
 def grade(secret: TaskSecret, files: Mapping[str, str], sandbox: Sandbox) -> tuple[Outcome, str]:

@@ -13,12 +13,13 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from agent.repositories.git import RepositoryError, command, git, pipe
 from agent.repositories.mirrors import Mirror
+from agent.workspace import remove_tree
 
 MAX_FILES = 100_000
 MAX_TREE_BYTES = 4 * 2**30
@@ -46,8 +47,9 @@ class Checkout:
 
     def remove(self) -> None:
         """Delete the workspace and its git directory."""
-        shutil.rmtree(self.root, ignore_errors=True)
-        shutil.rmtree(self.git_dir, ignore_errors=True)
+        for folder in (self.root, self.git_dir):
+            with suppress(OSError):
+                remove_tree(folder)
 
 
 def checkout(mirror: Mirror, commit: str, root: Path) -> Checkout:

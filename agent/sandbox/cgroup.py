@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 SLACK_BYTES = 64 * 2**20
+OLD_SECONDS = 60.0
 _MOUNT = Path("/sys/fs/cgroup")
 _FILES = {1: {"pids": "pids.max", "memory": "memory.limit_in_bytes"}, 2: {"pids": "pids.max", "memory": "memory.max"}}
 
@@ -72,6 +73,15 @@ class Group:
                     time.sleep(0.002)  # the killed are still leaving
 
 
+def _swept(home: Path) -> None:
+    """Remove groups that killed owners left behind: only empty ones, and none that may just have been made."""
+    for folder in home.glob("sleepy-*"):
+        with suppress(OSError, ValueError):
+            alive = Path(f"/proc/{int(folder.name.split('-')[1])}").exists()
+            if not alive and time.time() - folder.stat().st_mtime > OLD_SECONDS:
+                folder.rmdir()
+
+
 @functools.cache
 def _homes() -> tuple[tuple[Path, int, tuple[str, ...]], ...]:
     """Own group, version and controllers of each hierarchy in which children can be made, all or none."""
@@ -81,11 +91,14 @@ def _homes() -> tuple[tuple[Path, int, tuple[str, ...]], ...]:
         return ()
     first = {c: _MOUNT / c / path.lstrip("/") for _, names, path in lines for c in names.split(",") if c in _FILES[1]}
     if first.keys() == _FILES[1].keys() and all(os.access(home, os.W_OK) for home in first.values()):
+        for home in first.values():
+            _swept(home)
         return tuple((home, 1, (controller,)) for controller, home in sorted(first.items()))
     for _, names, path in lines:
         home = _MOUNT / path.lstrip("/")
         if not names and os.access(home, os.W_OK):
             with suppress(OSError):
                 if {"pids", "memory"} <= set((home / "cgroup.subtree_control").read_text().split()):
+                    _swept(home)
                     return ((home, 2, ("pids", "memory")),)
     return ()

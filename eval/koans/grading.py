@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import json
 import secrets
-import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from agent.errors import SandboxError
 from agent.sandbox.base import ExecResult, Sandbox
 from agent.tools import TestRun
 from agent.workplace import tree_diff
-from agent.workspace import Workspace, write_tree
+from agent.workspace import Workspace, remove_tree, write_tree
 from eval.koans.book import ANSWERS, HARNESS, SOURCE
 from eval.koans.signatures import signature
 from eval.koans.toolchain import LIMITS, Rust
@@ -64,7 +64,8 @@ class KoanWorkplace:
 
     def close(self) -> None:
         """See `Workplace`."""
-        shutil.rmtree(self.workspace.root, ignore_errors=True)
+        with suppress(OSError):
+            remove_tree(self.workspace.root)
 
     def _submitted(self) -> dict[str, str]:
         return {path: text for path, text in self.workspace.snapshot().items() if path == SOURCE}
