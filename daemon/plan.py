@@ -7,15 +7,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence, Set
-from pathlib import Path
 
 from pydantic import BaseModel
 
 from daemon.config import Config
 from daemon.home import Home
 from eval.files import unfixed
-from eval.places import Places
-from eval.sources import TasksConfig, open_source
 from memory.store import Store
 from memory.trajectories import Outcome, Result
 
@@ -32,11 +29,6 @@ class NightPlan(BaseModel):
     replayed: int
     own_successes: dict[str, int]
     merged_fixes: dict[str, int]
-
-
-def next_tasks(config: TasksConfig, done: Set[str], count: int, places: Places | None = None) -> list[str]:
-    """Ids of the next `count` tasks of the configured stream without a result, in order; fewer where it ends."""
-    return open_source(config, places or Places(Path())).next(done, count)
 
 
 def own_tasks(store: Store, home: Home, done: Set[str]) -> list[str]:

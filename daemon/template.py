@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from pydantic import BaseModel
 
 from daemon.config import Config, load_config
 from daemon.errors import DaemonError
+from eval.sources import KOANS, POCKET
 from memory.files import written_whole
 
 HEAD = """\
@@ -19,6 +21,15 @@ HEAD = """\
 # The environment overrides it: SLEEPYD_SLEEP__WINDOW="23:00-05:00" is `window` in [sleep].
 """
 WIDTH = 110
+LARGE_MODEL = {"budget.steps": 20, "budget.tokens": 100_000, "budget.seconds": 900.0, "budget.turn_tokens": 2_048}
+LARGE_TASKS = {
+    "budget.steps": 60,
+    "budget.tokens": 1_000_000,
+    "budget.seconds": 3_600.0,
+    "budget.turn_tokens": 4_096,
+    "day.batch": 1,
+}
+"""What a model that was not made for the pocket world needs, and what real repositories take."""
 
 
 def write_config(path: Path, model: str, tasks: str, force: bool) -> None:
@@ -29,7 +40,10 @@ def write_config(path: Path, model: str, tasks: str, force: bool) -> None:
     """
     if path.exists() and not force:
         raise DaemonError(f"{path} is there already; edit it, or replace it with --force")
-    text = render(Config(), {"model.kind": model, "tasks.source": tasks})
+    chosen: dict[str, Any] = {"model.kind": model, "tasks.source": tasks}
+    if model != POCKET:
+        chosen |= LARGE_MODEL if tasks in (POCKET, KOANS) else LARGE_TASKS
+    text = render(Config(), chosen)
     try:
         with written_whole(path) as file:
             file.write(text)
@@ -42,12 +56,12 @@ def write_config(path: Path, model: str, tasks: str, force: bool) -> None:
         raise DaemonError(f"{path} cannot be written ({error})") from error
 
 
-def render(config: Config, chosen: dict[str, str]) -> str:
+def render(config: Config, chosen: Mapping[str, Any]) -> str:
     """The file's text; `chosen` settings are in force, all others are shown as defaults."""
     return HEAD + "".join(_tables(config, "", chosen))
 
 
-def _tables(settings: BaseModel, prefix: str, chosen: dict[str, str]) -> list[str]:
+def _tables(settings: BaseModel, prefix: str, chosen: Mapping[str, Any]) -> list[str]:
     lines: list[str] = []
     inner: list[str] = []
     for name, field in type(settings).model_fields.items():

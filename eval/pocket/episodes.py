@@ -54,7 +54,7 @@ class Mix:
 
 def run_visible(workspace: Workspace) -> tools.TestRun:
     """The visible tests, run in this process: only for generated code, which is trusted."""
-    results = runner.run_tests(workspace.root)
+    results = runner.run_tests(workspace.root, through=(KeyboardInterrupt,))
     return tools.TestRun(all(why == "PASSED" for why in results.values()), runner.summary(results))
 
 

@@ -18,15 +18,15 @@ MAX_SHOWN = 2
 MAX_VALUE_CHARS = 60
 
 
-def run_tests(root: Path) -> dict[str, str]:
-    """Test id (`file::function`) to `PASSED` or the reason of the failure, in order."""
+def run_tests(root: Path, through: tuple[type[BaseException], ...] = ()) -> dict[str, str]:
+    """Test id (`file::function`) to `PASSED` or the reason of the failure, in order; what is `through` is raised on."""
     results: dict[str, str] = {}
     before = set(sys.modules)
     sys.path.insert(0, str(root))
     sys.dont_write_bytecode = True
     try:
         for path in sorted((root / "tests").glob("test_*.py")):
-            _run_file(path, results)
+            _run_file(path, results, through)
     finally:
         sys.path.remove(str(root))
         for cached in [name for name in sys.path_importer_cache if name.startswith(str(root))]:
@@ -39,13 +39,15 @@ def run_tests(root: Path) -> dict[str, str]:
     return results
 
 
-def _run_file(path: Path, results: dict[str, str]) -> None:
+def _run_file(path: Path, results: dict[str, str], through: tuple[type[BaseException], ...]) -> None:
     source = path.read_text(encoding="utf-8")
     namespace: dict[str, object] = {"__name__": path.stem}
     tree = ast.parse(source)
     names = [node.name for node in tree.body if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")]
     try:
         exec(compile(tree, str(path), "exec"), namespace)
+    except through:
+        raise
     except BaseException as error:  # noqa: BLE001  (whatever tested code raises, SystemExit included, is a failure)
         results.update({f"{path.name}::{name}": _reason(error) for name in names})
         return
@@ -55,7 +57,9 @@ def _run_file(path: Path, results: dict[str, str]) -> None:
             assert callable(test)
             test()
         except AssertionError as error:
-            results[f"{path.name}::{name}"] = _explain(error, path, tree)
+            results[f"{path.name}::{name}"] = _explain(error, path, tree, through)
+        except through:
+            raise
         except BaseException as error:  # noqa: BLE001  (whatever tested code raises, SystemExit included, is a failure)
             results[f"{path.name}::{name}"] = _reason(error)
         else:
@@ -68,7 +72,7 @@ def _reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {str(error)[:MAX_VALUE_CHARS]}"
 
 
-def _explain(error: AssertionError, path: Path, tree: ast.Module) -> str:
+def _explain(error: AssertionError, path: Path, tree: ast.Module, through: tuple[type[BaseException], ...]) -> str:
     """`call == expected but was found`, evaluated again in the frame of the failed assert."""
     trace: TracebackType | None = error.__traceback__
     while trace is not None and trace.tb_next is not None and trace.tb_next.tb_frame.f_code.co_filename == str(path):
@@ -80,6 +84,8 @@ def _explain(error: AssertionError, path: Path, tree: ast.Module) -> str:
             call = compile(ast.Expression(node.test.left), str(path), "eval")
             try:
                 found = repr(eval(call, trace.tb_frame.f_globals))
+            except through:
+                raise
             except BaseException as again:  # noqa: BLE001  (as above)
                 found = _reason(again)
             return f"{ast.unparse(node.test)} but was {found[:MAX_VALUE_CHARS]}"

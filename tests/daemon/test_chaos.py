@@ -15,8 +15,8 @@ import pytest
 from consolidation.adapters import AdapterStore
 from consolidation.skill import Publisher
 from daemon.home import Home
-from daemon.plan import next_tasks
 from daemon.run import read_config
+from eval.sources import PocketSource
 from memory.store import Store
 from tests.daemon.running import descendants, is_training, kill, start, status, until, wait_for, write_config
 
@@ -72,7 +72,7 @@ def check(home: Path) -> None:
     with closing(sqlite3.connect(place.store)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         assert connection.execute("SELECT count(*) FROM trajectories WHERE outcome IS NULL").fetchone() == (0,)
-    order = next_tasks(read_config(place).tasks, set(), TASKS)
+    order = PocketSource(read_config(place).tasks).next(set(), TASKS)
     with Store(place.store) as store:
         results, nights = store.results(), store.nights()
         assert sorted(r.task_id for r in results) == sorted(order)

@@ -45,6 +45,8 @@ OTHERS = {
     ("tasks", "order"): "chronological",
     ("tasks", "mirrors"): "/srv/mirrors",
     ("tasks", "grading"): "docker",
+    ("tasks", "image"): "mine:{id}",
+    ("tasks", "missing_image"): "pull",
     ("sleep", "window"): "01:00-05:00",
     ("sleep", "timezone"): "Europe/Berlin",
     ("night", "gate", "confidence"): 0.9,
@@ -63,6 +65,7 @@ OTHERS = {
     ("model", "trainer"): "mlx",
     ("model", "device"): "cuda",
     ("model", "think"): "no",
+    ("model", "tool_calls"): "text",
     ("model", "host"): "http://127.0.0.1:1",
 }
 """Another value, where it is not just a larger number or the opposite."""
@@ -119,7 +122,10 @@ def test_every_setting_is_documented_and_its_default_is_valid(keys: tuple[str, .
         ("[night.lora]\nranks = 1\n", "night.lora.ranks: unknown key; did you mean 'rank'?"),
         ("[night.lora]\nrank = 0\n", "night.lora.rank: Input should be greater than or equal to 1"),
         ('[tasks]\nrepos = ["gardn"]\n', "tasks.repos: no pocket repository 'gardn'; did you mean 'garden'?"),
-        ("[tasks]\nsource = 'bench'\n", "tasks.source: there is no 'bench'; valid is 'pocket', 'koans', 'swe-bench-cl' or 'repo:PATH'"),
+        (
+            "[tasks]\nsource = 'bench'\n",
+            "tasks.source: there is no 'bench'; valid is 'pocket', 'koans', 'swe-bench-cl' or 'repo:PATH'",
+        ),
         ('[tasks]\nrepos = ["bank", "bank"]\n', "tasks.repos: name no repository twice"),
         ("[day]\nrepos = 3\n", "day.repos: unknown key; valid are attempts, batch, retries"),
         ('[model]\nkind = "gpt"\n', "model.kind: 'gpt' names no model; write pocket"),

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 
+import pytest
+
 from consolidation.publishing.ollama import OllamaPublisher
+from memory.store import Store
 from tests.daemon.running import daemon, run, status, until, write_config
 from tests.doubles.ollama import Habits, serving
 from tests.doubles.pocket_ollama import NAME, pocket_ollama
@@ -28,6 +32,23 @@ def test_a_day_and_a_night_on_ollama_and_the_way_back(tmp_path: Path) -> None:
             assert run("adapters", "rollback", "--home", str(home)).returncode == 0
             until(lambda: publisher.live("bank") == NAME, "the alias to follow")
         publisher.close()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("mlx_lm") is None, reason="needs mlx-lm")
+def test_a_day_and_a_night_on_mlx_and_a_task_on_what_it_learnt(tmp_path: Path) -> None:
+    write_config(tmp_path, count=6, after=0, more='[model]\nkind = "mlx:pocket"\n')
+    with daemon(tmp_path):
+        until(lambda: status(tmp_path)["tasks_ended"] == 6, "six tasks")
+        done = run("sleep-now", "--wait", "--json", "--home", str(tmp_path), timeout=300)
+        assert done.returncode == 0, done.stdout + done.stderr
+        (adapter,) = status(tmp_path)["live"].values()
+        (tmp_path / "sleepyd.toml").write_text((tmp_path / "sleepyd.toml").read_text().replace("count = 6", "count = 7"))
+        until(lambda: status(tmp_path)["tasks_ended"] == 7, "the next task")
+    with Store(tmp_path / "sleepy.db", read_only=True) as store:
+        used = [store.trajectory(result.trajectory_id).adapter for result in store.results()]
+        assert {t.model for t in store.trajectories()} == {"mlx:weights"}
+    assert used == [None] * 6 + [adapter]
 
 
 def test_a_server_that_goes_away_in_the_night_is_waited_for_and_the_night_goes_on(tmp_path: Path) -> None:

@@ -7,13 +7,16 @@ import contextlib
 import json
 import os
 import shutil
+import signal
+import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -31,18 +34,19 @@ from daemon.events import Event
 from daemon.home import Home
 from daemon.life import Life
 from daemon.logs import Logger
-from daemon.plan import next_tasks
+from daemon.plan import slept_until
 from daemon.run import read_config
 from daemon.schedule import NightSchedule
 from daemon.states import State
 from daemon.worker import Reply, Request
 from daemon.workers import Worker
 from eval.pocket.stream import PocketStream
+from eval.sources import PocketSource, TasksConfig
 from memory.nights import Night, Verdict
 from memory.store import Store
 from memory.trajectories import Outcome, Step, Trajectory
 from tests.daemon.disks import fill, mounted
-from tests.daemon.running import daemon, descendants, is_training, kill, run, status, until, write_config
+from tests.daemon.running import daemon, descendants, is_training, kill, run, sleepyctl, status, until, write_config
 
 DAY, HOUR, TICK = timedelta(days=1), timedelta(hours=1), timedelta(minutes=10)
 CLOCK_IN_A_FILE = """
@@ -61,7 +65,7 @@ daemon.run.Life, daemon.run.TICK_SECONDS = partial(daemon.run.Life, now=now), 0.
 def settle(store: Store, config: Config, count: int) -> None:
     """Let the next tasks end unresolved: a night can learn their merged fixes."""
     over = {result.task_id for result in store.results()}
-    for task in PocketStream.of(next_tasks(config.tasks, over, count)).tasks():
+    for task in PocketStream.of(PocketSource(config.tasks).next(over, count)).tasks():
         store.add_task(task)
         told = Trajectory(
             id=f"of-{task.id}",
@@ -134,7 +138,7 @@ class Dreamer:
         if night is None:
             night = Night(id=now.isoformat(), started_at=now, strategy="s", seed=0, config_hash="c")
             store.open_night(night)
-            self.life._from_worker(Event.NIGHT_OPENED, {"night": night.id})
+            self.life.heard(Event.NIGHT_OPENED, {"night": night.id})
             if self.long:
                 await self.stop.wait()
                 return Reply(stopped=True)
@@ -159,10 +163,11 @@ class Dream:
     clock: datetime
     sleep: SleepConfig
     long: bool = False
+    tasks: TasksConfig = field(default_factory=TasksConfig)
     ear: Ear = field(default_factory=Ear)
 
     async def __aenter__(self) -> Life:
-        config = Config(sleep=self.sleep, resources=ResourceConfig(free_disk_mb=0))
+        config = Config(tasks=self.tasks, sleep=self.sleep, resources=ResourceConfig(free_disk_mb=0))
         home = Home(self.store.path.parent)
         self.life = Life(home, config, self.store, cast(Logger, self.ear), "0", lambda: self.clock)
         self.life.worker = cast(Worker, Dreamer(self.life, self.long))
@@ -263,6 +268,34 @@ def test_a_laptop_that_slept_through_the_opening_holds_one_night_and_a_clock_set
     jumps = [line["seconds"] for line in logged(home, Event.CLOCK_JUMPED)]
     assert jumps == pytest.approx([6.5 * 3600, 86400, -86400, 86400, 18.5 * 3600], abs=60)
     assert (now["nights"], now["night_deferred"]) == (1, "no task has ended since the last night")
+
+
+# Starts
+
+
+@pytest.mark.parametrize("ended", [4, 6], ids=["just enough", "more than enough"])
+def test_a_kill_between_a_result_and_the_decision_lets_no_further_task_run_before_the_night(store: Store, ended: int) -> None:
+    sleep = SleepConfig(window="", after_tasks=4, min_resolved=1)
+    settle(store, Config(sleep=sleep), ended)  # what the killed daemon left behind
+
+    async def live() -> None:
+        async with Dream(store, datetime(2026, 6, 11, 12, tzinfo=UTC), sleep):
+            pass  # it is awake and at rest, so that the first decisions are over
+
+    asyncio.run(live())
+    assert len(store.nights()) == 1
+    assert slept_until(store) == ended
+
+
+def test_a_stream_whose_file_is_missing_is_waited_for_in_the_state_directory_and_named_with_what_to_do(store: Store) -> None:
+    async def live() -> str:
+        tasks = TasksConfig(source="swe-bench-cl")
+        async with Dream(store, datetime(2026, 6, 11, 12, tzinfo=UTC), SleepConfig(window=""), tasks=tasks) as life:
+            return life.holding
+
+    holding = asyncio.run(live())
+    assert str(store.path.parent / "data" / "swe-bench-cl.json") in holding
+    assert "sleepyctl data fetch swe-bench-cl" in holding
 
 
 # A damaged store
@@ -441,3 +474,64 @@ def test_with_its_lock_file_deleted_it_still_keeps_a_second_one_out(tmp_path: Pa
             assert status(home.root)["pid"] == process.pid
         except NoDaemonError:
             pytest.fail("the second one took the first one's socket away")
+
+
+@contextmanager
+def stalling(begin: bytes) -> Iterator[tuple[str, threading.Event]]:
+    """The address of a publisher that sends the beginning of a file of 64 KiB and no more, and whether it has."""
+    sent = threading.Event()
+
+    def answer(server: socket.socket) -> None:
+        with contextlib.suppress(OSError), server.accept()[0] as line:
+            line.recv(1 << 16)
+            line.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 65536\r\n\r\n" + begin)
+            sent.set()
+            line.recv(1)  # until the other side is gone
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=answer, args=(server,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.getsockname()[1]}/f.bin", sent
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+OTHER_SOURCE = """
+import eval.fetch, time
+read = eval.fetch._blocks
+eval.fetch._blocks = lambda file: (time.sleep(0.1) or block for block in read(file))
+source = eval.fetch.Source("f.bin", "{url}", "sha256:" + 64 * "0", 65536)
+eval.fetch.fetch.__kwdefaults__["sources"] = {{"made": source}}
+"""
+"""Another file to fetch, from a slow disk."""
+
+
+@pytest.mark.parametrize("copied", [False, True], ids=["download", "copy"])
+def test_ctrl_c_while_a_benchmark_file_is_fetched_leaves_what_was_there_and_no_word_but_the_bar(
+    tmp_path: Path, copied: bool
+) -> None:
+    folder, copy, content = tmp_path / "h" / "data", tmp_path / "copy.bin", os.urandom(4 << 20)
+    copy.write_bytes(content)
+    Home(tmp_path / "h").make()
+    folder.mkdir()
+    (folder / "f.bin").write_bytes(b"older")
+    part = folder / ".f.bin.part"
+    options = ["data", "fetch", "made", "--home", str(tmp_path / "h"), *(["--from", str(copy)] if copied else [])]
+    with stalling(content[:1000]) as (url, sent):
+        command = sleepyctl(*options, first=OTHER_SOURCE.format(url=url))
+        env = {**os.environ, "NO_PROXY": "127.0.0.1"}
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=env, start_new_session=True) as process:
+            try:
+                begun = part.exists if copied else sent.is_set
+                until(lambda: begun() or process.poll() is not None, "the beginning of the file", 30)
+                process.send_signal(signal.SIGINT)
+                _, errors = process.communicate(timeout=30)
+            finally:
+                process.kill()
+    assert process.returncode == 130, errors
+    assert [line for line in errors.splitlines() if line.strip() and not line.startswith("made")] == []
+    assert sorted(path.name for path in folder.iterdir()) == [".f.bin.part", "f.bin"]
+    assert (folder / "f.bin").read_bytes() == b"older"
+    assert content.startswith(part.read_bytes())

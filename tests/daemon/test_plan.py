@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
 
 import pytest
 
 from daemon.config import Config, DayConfig, SleepConfig, TasksConfig
-from daemon.plan import LEARNABLE_LATER, NightPlan, next_tasks, plan_night, replay
+from daemon.plan import LEARNABLE_LATER, NightPlan, plan_night, replay
 from eval.pocket.stream import PocketStream
+from eval.sources import PocketSource
 from memory.trajectories import Outcome, Result
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -25,6 +27,10 @@ def results(*outcomes: Outcome, repo: str = "bank", begin: int = 0) -> list[Resu
 def config(merged_fixes: bool = True, min_resolved: int = 2, replay_tasks: int = 400) -> Config:
     sleep = SleepConfig(min_resolved=min_resolved, replay_tasks=replay_tasks)
     return Config.model_validate({"sleep": sleep.model_dump(), "night": {"merged_fixes": merged_fixes}})
+
+
+def next_tasks(tasks: TasksConfig, done: AbstractSet[str], count: int) -> list[str]:
+    return PocketSource(tasks).next(done, count)
 
 
 # Which tasks

@@ -9,7 +9,7 @@ import pytest
 
 from daemon.config import Config, DayConfig
 from daemon.events import Event
-from daemon.life import BACKOFF_SECONDS
+from daemon.patience import BACKOFF_SECONDS
 from daemon.work import Work, _DayRecorder
 from memory.store import Store
 from memory.tasks import Task

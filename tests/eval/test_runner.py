@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from agent.workspace import Workspace
 from eval.pocket import runner
+from eval.pocket.episodes import run_visible
 
 
 def project(root: Path, source: str, tests: str) -> Path:
@@ -73,3 +75,14 @@ def test_values_are_shortened(tmp_path: Path) -> None:
         tmp_path, "def f(x):\n    return 'y' * 10_000\n", "from pkg.mod import f\n\ndef test_a():\n    assert f(1) == 1\n"
     )
     assert len(runner.summary(runner.run_tests(root))) < 200
+
+
+INTERRUPTED = "import signal\n\ndef test_it():\n    signal.raise_signal(signal.SIGINT)\n"
+
+
+def test_ctrl_c_ends_the_making_of_episodes_but_is_a_failure_where_model_written_code_runs(tmp_path: Path) -> None:
+    (tmp_path / "repo" / "tests").mkdir(parents=True)
+    (tmp_path / "repo" / "tests" / "test_it.py").write_text(INTERRUPTED)
+    assert runner.run_tests(tmp_path / "repo")["test_it.py::test_it"] != "PASSED"
+    with pytest.raises(KeyboardInterrupt):
+        run_visible(Workspace(tmp_path / "repo"))
