@@ -18,6 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from agent.errors import AgentError, SandboxError
 from agent.model import Completion, Message, Model, Sampling
 from agent.session import MALFORMED, TERSE, Left, Toolkit
+from agent.shown import opening as opening
+from agent.shown import shown, told
 from agent.turns import MAX_TURN_CHARS
 from agent.workplace import Workplace
 from memory.trajectories import Outcome, Step, Trajectory
@@ -36,6 +38,8 @@ class Budget(BaseModel):
     """Prompt tokens computed plus completion tokens, over the whole attempt."""
     seconds: float = Field(default=120.0, gt=0)
     """Wall time of model and tools."""
+    turn_tokens: int = Field(default=96, ge=1)
+    """Longest turn of the agent; what is longer is cut off."""
 
 
 class Recorder(Protocol):
@@ -78,7 +82,7 @@ class Attempt:
     ) -> None:
         self.trajectory = trajectory
         self.budget = budget
-        self.messages = opening(trajectory)
+        self.messages = shown(trajectory)
         self._make = place
         self._toolkit = toolkit
         self.tokens = 0
@@ -110,7 +114,7 @@ class Attempt:
             seconds=completion.seconds + time.monotonic() - began,
         )
         self.trajectory.steps.append(step)
-        self.messages += [Message("assistant", step.said), Message("tool", step.observation)]
+        self.messages = shown(self.trajectory)
         self.tokens += completion.prompt_tokens - completion.cached_tokens + completion.completion_tokens
         self.seconds += step.seconds
         self.malformed_in_a_row = self.malformed_in_a_row + 1 if step.malformed else 0
@@ -134,18 +138,9 @@ class Attempt:
         return ""
 
 
-def opening(trajectory: Trajectory) -> list[Message]:
-    """The messages before the first turn."""
-    system = [Message("system", trajectory.system)] if trajectory.system else []
-    return [*system, Message("user", trajectory.prompt)]
-
-
 def conversation(trajectory: Trajectory) -> list[Message]:
-    """The whole conversation of a finished attempt, as training data sees it."""
-    messages = opening(trajectory)
-    for step in trajectory.steps:
-        messages += [Message("assistant", step.said), Message("tool", step.observation)]
-    return messages[:-1] if trajectory.steps and trajectory.steps[-1].tool == "submit" else messages
+    """The whole conversation of a finished attempt, as it stood at its end."""
+    return list(told(trajectory)[-1].messages)
 
 
 def run(

@@ -7,7 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
+from agent.toolset import Tool
+
 Role = Literal["system", "user", "assistant", "tool"]
+Speech = Literal["terse", "text", "native"]
+"""How a model calls tools: as it was trained to, in the terse protocol; as text that it is told how to write; or natively,
+through its server's own tool calls, which are turned into text and back (agent/models/calls.py)."""
 
 
 @dataclass(frozen=True)
@@ -20,18 +25,23 @@ class Message:
 
 @dataclass(frozen=True)
 class Sampling:
-    """`temperature` 0 is greedy; `max_tokens` bounds one completion; `seed` makes it repeatable."""
+    """`temperature` 0 is greedy; `max_tokens` bounds one completion; `seed` makes it repeatable.
+
+    `tools` are offered to a model that speaks natively; every other learns of them from its system prompt.
+    """
 
     temperature: float = 0.0
     max_tokens: int = 96
     seed: int = 0
+    tools: tuple[Tool, ...] = ()
 
 
 @dataclass(frozen=True)
 class Completion:
     """One answer. `prompt_tokens` counts the whole context, `cached_tokens` those not computed again.
 
-    `thinking` is what a reasoning model said to itself; it counts as completion, and is never executed.
+    `text` is a turn of the turn protocol, whatever the model speaks. `thinking` is what a reasoning model said to itself;
+    it counts as completion, and is never executed.
     """
 
     text: str
@@ -48,16 +58,23 @@ class Model(Protocol):
 
     `complete` takes one conversation per row and returns answers in the same order. `keys` name
     the conversations across calls, so that an engine can keep their KV cache between turns;
-    `forget` frees what was kept. `system` is what the model must be told before it can take a turn;
-    nothing, if it was trained on the protocol.
+    `forget` frees what was kept.
     """
 
     name: str
-    system: str
+
+    @property
+    def speaks(self) -> Speech:
+        """How it calls tools, so which toolkit's words it must be told.
+
+        Raises:
+            ModelUnavailable: its server has to be asked, and is away.
+        """
+        ...
 
     @property
     def fingerprint(self) -> str:
-        """Hash of everything that decides an answer: weights, tokenizer, template, adapter."""
+        """Hash of everything that decides an answer: weights, tokenizer, template, adapter, how it calls tools."""
         ...
 
     def use(self, adapter: Path | None) -> None:

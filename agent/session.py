@@ -11,12 +11,16 @@ from typing import Protocol
 
 from agent.errors import CallError
 from agent.tools import TestRun, bounded, execute
+from agent.toolset import Tool
 from agent.turns import parse_call
 from agent.workplace import Workplace
 from agent.workspace import Workspace
+from memory.hashing import content_hash
 
 MALFORMED = "malformed"
 SUBMIT = "submit"
+NOT_DONE = "not done: "
+"""How the observation of a call begins that was one, but could not be carried out (full toolkit)."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,16 @@ class Toolkit(Protocol):
         """What a model is told before its first turn."""
         ...
 
+    @property
+    def tools(self) -> tuple[Tool, ...]:
+        """What a server that knows tool calls is given; nothing where calls are text."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """Hash of all that a model is told about the tools, for the configuration of results."""
+        ...
+
     def session(self, place: Workplace) -> Session:
         """A new attempt's session."""
         ...
@@ -95,6 +109,12 @@ class Terse:
 
     name: str = "terse"
     system: str = ""
+    tools: tuple[Tool, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """See `Toolkit`."""
+        return content_hash([self.name, self.system])
 
     def session(self, place: Workplace) -> Session:
         """See `Toolkit`."""

@@ -52,12 +52,12 @@ def lines_of(text: str) -> list[str]:
     return text.removesuffix("\n").split("\n")
 
 
-def bounded(text: str) -> str:
+def bounded(text: str, at_most: int = MAX_OBSERVATION_CHARS) -> str:
     """An observation within its limit, head and tail, saying what was cut; always valid Unicode."""
     text = text.replace("\r\n", "\n").encode("utf-8", "replace").decode("utf-8")
-    if len(text) <= MAX_OBSERVATION_CHARS:
+    if len(text) <= at_most:
         return text
-    half = MAX_OBSERVATION_CHARS // 2
+    half = at_most // 2
     return f"{text[:half]}\n[{len(text) - 2 * half} characters cut]\n{text[-half:]}"
 
 

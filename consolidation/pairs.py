@@ -9,8 +9,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from agent.loop import conversation
 from agent.model import Message
+from agent.shown import told
 from memory.hashing import content_hash
 from memory.trajectories import Trajectory
 
@@ -43,10 +43,23 @@ class Pair(BaseModel):
         return [Message(role, text) for role, text in self.messages]
 
 
-def pair_of(trajectory: Trajectory, source: Source) -> Pair:
-    """A resolved trajectory as an example, word for word."""
-    messages = tuple((m.role, m.content) for m in conversation(trajectory))
-    return Pair(task_id=trajectory.task_id, repo=trajectory.repo, trajectory_id=trajectory.id, source=source, messages=messages)
+def pairs_of(trajectory: Trajectory, source: Source) -> list[Pair]:
+    """A resolved trajectory as examples, word for word as the agent was shown it.
+
+    One, or where old observations were left out on the way, one for each stretch between (see `agent.shown`): a turn
+    is learnt from what was shown before it, and from nothing else.
+    """
+    return [
+        Pair(
+            task_id=trajectory.task_id,
+            repo=trajectory.repo,
+            trajectory_id=trajectory.id,
+            source=source,
+            messages=tuple((m.role, m.content) for m in stretch.messages),
+            untaught=tuple(range(stretch.first)),
+        )
+        for stretch in told(trajectory)
+    ]
 
 
 Encoder = Callable[[Sequence[Message]], tuple[list[int], list[bool]]]

@@ -219,7 +219,8 @@ class Work:
 
     def _pairs_of(self, stream: TaskStream, results: Sequence[Result], sandbox: Sandbox) -> list[Pair]:
         played = [self.store.trajectory(result.trajectory_id) for result in results]
-        return pairs_of_day(stream, played, sandbox, self.config.night.merged_fixes, _SafePoints(self))
+        terse = self.model.speaks == "terse"
+        return pairs_of_day(stream, played, sandbox, self.config.night.merged_fixes, _SafePoints(self), terse)
 
 
 def _server(home: Home, config: ModelConfig) -> OllamaPublisher | None:

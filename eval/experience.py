@@ -10,7 +10,7 @@ from agent.loop import NoRecorder, Recorder
 from agent.sandbox.base import Sandbox
 from agent.turns import render_issue
 from agent.workplace import Workplace
-from consolidation.pairs import Pair, pair_of
+from consolidation.pairs import Pair, pairs_of
 from consolidation.synthesis.retelling import Solution, is_clean, own_solution, retell
 from eval.streams import TaskStream
 from memory.tasks import Task
@@ -23,11 +23,13 @@ def pairs_of_day(
     sandbox: Sandbox,
     merged_fixes: bool,
     recorder: Recorder | None = None,
+    terse: bool = True,
 ) -> list[Pair]:
     """Training pairs of a finished day, own successes first.
 
     A success that went straight to its end is taken word for word, one with detours is told
-    again without them. With `merged_fixes`, tasks that the agent did not resolve contribute the
+    again without them. Only the `terse` protocol is told again: what a model that was told of its tools did is taken
+    as it was, and a merged fix teaches it nothing. With `merged_fixes`, tasks that the agent did not resolve contribute the
     fix that upstream merged after they were over. Retrieved cases are left out of the prompts:
     the night teaches to do without them.
     """
@@ -46,15 +48,17 @@ def pairs_of_day(
             prompt = render_issue(task.repo, task.issue)
             if not trajectory.resolved:
                 continue
-            if is_clean(trajectory):
-                pairs.append(pair_of(trajectory.model_copy(update={"prompt": prompt}), "agent"))
+            if trajectory.system or is_clean(trajectory):
+                pairs += pairs_of(trajectory.model_copy(update={"prompt": prompt}), "agent")
             elif (own := own_solution(trajectory, task, prompt, opened)) is not None:
                 solutions.append(own)
-        pairs += [pair_of(trajectory, "agent") for trajectory in retell(solutions, opened, recorder, sandbox.name)]
-        if merged_fixes:
+        for trajectory in retell(solutions, opened, recorder, sandbox.name):
+            pairs += pairs_of(trajectory, "agent")
+        if merged_fixes and terse:
             solved = {t.task_id for t in trajectories if t.resolved}
             missed = [tasks[i] for i in dict.fromkeys(t.task_id for t in trajectories) if i not in solved]
             known = [(t, fix) for t in missed if (fix := stream.merged_fix(t)) is not None]
             merged = [Solution(t, render_issue(t.repo, t.issue), fix) for t, fix in known]
-            pairs += [pair_of(trajectory, "merged_fix") for trajectory in retell(merged, opened, recorder, sandbox.name)]
+            for trajectory in retell(merged, opened, recorder, sandbox.name):
+                pairs += pairs_of(trajectory, "merged_fix")
         return pairs

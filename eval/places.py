@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,3 +37,8 @@ class Places:
     def streams(self) -> Path:
         """Streams mined from repositories of the owner's own."""
         return self.root / "streams"
+
+
+def name_of(repository: Path) -> str:
+    """What a repository on this machine is called, after its folder."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", repository.resolve().name).strip("-._") or "repository"

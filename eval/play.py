@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 import agent
 from agent.errors import WorkplaceError
+from agent.full import FULL, FULL_NATIVE
 from agent.loop import Attempt, Budget, NoRecorder, Recorder, run
-from agent.model import Model, Sampling
+from agent.model import Model, Sampling, Speech
 from agent.sandbox.base import Sandbox
+from agent.session import TERSE, Toolkit
 from agent.turns import render_issue
 from agent.workplace import Workplace
 from eval.errors import EvalError
@@ -22,6 +24,7 @@ from memory.hashing import content_hash, source_hash
 from memory.tasks import Task
 from memory.trajectories import Outcome, Trajectory
 
+TOOLKITS: Mapping[Speech, Toolkit] = {"terse": TERSE, "text": FULL, "native": FULL_NATIVE}
 Routes = Mapping[str, Path]
 """Repository to the adapter folder that serves it; every other repository gets the bare base."""
 
@@ -51,7 +54,7 @@ class Player:
         times; within a group they start in order.
         """
         routes = routes or {}
-        sampling = sampling or Sampling()
+        sampling = replace(sampling or Sampling(max_tokens=self.budget.turn_tokens), tools=self.toolkit.tools)
         folders = {routes.get(task.repo) for task in tasks}
         with tempfile.TemporaryDirectory(prefix="day-") as name:
             scratch = Path(name).resolve()
@@ -72,10 +75,16 @@ class Player:
                 )
             self.model.use(None)
 
+    @property
+    def toolkit(self) -> Toolkit:
+        """The tools that the model speaks of."""
+        return TOOLKITS[self.model.speaks]
+
     def config_hash(self, stream: TaskStream, sampling: Sampling) -> str:
-        """Hash of all that a result depends on, but for the task: model and adapter, budgets, sampling, code."""
+        """Hash of all that a result depends on, but for the task: model and adapter, prompt, budgets, sampling, code."""
         code = source_hash((Path(agent.__file__).parent, *stream.graded_by))
-        return content_hash([self.model.fingerprint, self.budget, sampling, stream.name, self.sandbox.name, code])
+        told = self.toolkit.digest
+        return content_hash([self.model.fingerprint, told, self.budget, sampling, stream.name, self.sandbox.name, code])
 
     def _attempt(
         self,
@@ -93,7 +102,7 @@ class Player:
             id=identity,
             task_id=task.id,
             repo=task.repo,
-            system=self.model.system,
+            system=self.toolkit.system,
             prompt=render_issue(task.repo, task.issue, cases),
             model=self.model.name,
             adapter=adapter.name if adapter is not None else None,
@@ -102,7 +111,7 @@ class Player:
             config_hash=digest,
             sandbox=self.sandbox.name,
         )
-        return Attempt(trajectory, partial(_opened, stream, task, scratch / identity, self.sandbox), self.budget)
+        return Attempt(trajectory, partial(_opened, stream, task, scratch / identity, self.sandbox), self.budget, self.toolkit)
 
 
 def _opened(stream: TaskStream, task: Task, root: Path, sandbox: Sandbox) -> Workplace:

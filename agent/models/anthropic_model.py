@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel, JsonValue, TypeAdapter
 
 from agent.errors import ModelError
-from agent.model import Completion, Message, Sampling
+from agent.model import Completion, Message, Sampling, Speech
+from agent.models.calls import Said, conversation, turn
+from agent.models.payloads import CACHED, block_messages, bytes_of, described
 from agent.models.purse import Price, Purse, Usage
 from agent.models.remote import (
     PASSING,
@@ -19,7 +22,6 @@ from agent.models.remote import (
     Patience,
     Refused,
     Text,
-    as_turns,
     decode,
     guessed_tokens,
     persist,
@@ -28,18 +30,18 @@ from agent.models.remote import (
     side_by_side,
 )
 from agent.models.thinking import split_thinking
-from agent.turns import SYSTEM_FULL
 from memory.hashing import content_hash
 
 KEY_VARIABLE = "ANTHROPIC_API_KEY"
 OVERHEAD_TOKENS = 64
 """What a message may cost beyond the bytes of its text."""
+TOOLS_TOKENS = 1_024
+"""What the API's own instructions for tools may cost, beyond the bytes of their description."""
 MIN_THINKING = 1_024
 REASONS: Mapping[str | None, Literal["stop", "length", "context"]] = {
     "max_tokens": "length",
     "model_context_window_exceeded": "context",
 }
-CACHED = {"cache_control": {"type": "ephemeral"}}
 PRICES: Mapping[str, Price] = {
     "claude-opus-4-1": Price(15.0, 75.0),
     "claude-opus-4-": Price(5.0, 25.0),
@@ -56,6 +58,8 @@ class Block(BaseModel):
     type: str
     text: Text = ""
     thinking: Text = ""
+    name: Text = ""
+    input: JsonValue = None
 
 
 class Reply(BaseModel):
@@ -85,13 +89,12 @@ class AnthropicModel:
 
     The system prompt and the conversation so far are marked for the prompt cache. `thinking_tokens` (0, or at least
     1,024) are granted on top of an answer's own. A temperature or seed is not sent, as current models take neither;
-    `options` are added to every request for those that do, such as {"temperature": 0}.
+    `options` are added to every request for those that do, such as {"temperature": 0}. Tools are called natively, unless
+    `native` is false or the model thinks: the API wants its signed thoughts back with every call, and a trajectory keeps none.
 
     Raises:
         ModelError: the key is missing, or the price is not known.
     """
-
-    system = SYSTEM_FULL
 
     def __init__(
         self,
@@ -106,6 +109,7 @@ class AnthropicModel:
         url: str | None = None,
         key_variable: str = KEY_VARIABLE,
         patience: Patience | None = None,
+        native: bool = True,
     ) -> None:
         key = os.environ.get(key_variable, "").strip()
         if not key:
@@ -128,6 +132,7 @@ class AnthropicModel:
         if thinking_tokens:
             self._options = {"thinking": {"type": "enabled", "budget_tokens": thinking_tokens}} | self._options
         self._told = ""
+        self.speaks: Speech = "native" if native and self._options.get("thinking") in (None, {"type": "disabled"}) else "text"
 
     def close(self) -> None:
         """Close the connections."""
@@ -140,12 +145,12 @@ class AnthropicModel:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of URL, model as the server names it, and options."""
+        """Hash of URL, model as the server names it, options, and how it calls tools."""
         if not self._told:
             retrieve = self._client.models.with_raw_response.retrieve
             content = persist(lambda: self._once(lambda: retrieve(self._model)), self._where, self._patience)
             self._told = decode(INFO, content, self._where).model_dump_json()
-        return content_hash([self._where, self._model, self._told, self._options])
+        return content_hash([self._where, self._model, self._told, self._options, self.speaks])
 
     @property
     def _where(self) -> str:
@@ -175,17 +180,24 @@ class AnthropicModel:
             ModelUnavailable: the server stays away, or wants to be left alone for long.
             ModelError: it refuses, or the budget would be exceeded.
         """
-        turns = [as_turns(messages) for messages in conversations]
-        return side_by_side(lambda i: self._complete(turns[i], sampling.max_tokens), len(turns), self._width)
+        tools = sampling.tools if self.speaks == "native" else ()
+        told = [described(tool) for tool in tools]
+        turns = [conversation(messages, tools) for messages in conversations]
+        return side_by_side(lambda i: self._complete(turns[i], sampling.max_tokens, told), len(turns), self._width)
 
-    def _complete(self, turns: list[tuple[str, str]], max_tokens: int) -> Completion:
-        system = "\n\n".join(text for role, text in turns if role == "system")
-        said = [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in turns if role != "system"]
-        said[-1]["content"][0] |= CACHED  # type: ignore[index,operator]
-        body: dict[str, Any] = {"model": self._model, "max_tokens": max_tokens + self._thinking, "messages": said}
+    def _complete(self, turns: list[Said], max_tokens: int, tools: list[dict[str, Any]]) -> Completion:
+        system = "\n\n".join(said.text for said in turns if said.role == "system")
+        body: dict[str, Any] = {
+            "model": self._model,
+            "max_tokens": max_tokens + self._thinking,
+            "messages": block_messages(turns),
+        }
         if system:
             body["system"] = [{"type": "text", "text": system, **CACHED}]
-        size = sum(len(text.encode()) + OVERHEAD_TOKENS for _, text in turns)  # no token is less than a byte
+        if tools:
+            body |= {"tools": tools, "tool_choice": {"type": "auto", "disable_parallel_tool_use": True}}
+        size = sum(bytes_of(said) + OVERHEAD_TOKENS for said in turns)  # no token is less than a byte
+        size += len(json.dumps(tools, ensure_ascii=False).encode()) + TOOLS_TOKENS if tools else 0
         worst = self._price.at_most(size, max_tokens + self._thinking)
         began = time.monotonic()
 
@@ -210,7 +222,7 @@ class AnthropicModel:
         except Refused as error:
             if not error.overflow:
                 raise
-            guess = guessed_tokens("".join(text for _, text in turns))
+            guess = guessed_tokens("".join(said.text for said in turns))
             return Completion("", guess, 0, 0, time.monotonic() - began, "context")
 
     def _once(self, call: Callable[[], Any]) -> str:
@@ -231,10 +243,12 @@ class AnthropicModel:
 
 
 def _completion(reply: Reply, seconds: float) -> Completion:
-    inline, text = split_thinking("".join(block.text for block in reply.content if block.type == "text"))
+    inline, prose = split_thinking("".join(block.text for block in reply.content if block.type == "text"))
+    calls = [(block.name, block.input) for block in reply.content if block.type == "tool_use"]
     thoughts = [*(block.thinking for block in reply.content if block.type == "thinking"), inline]
     usage = reply.usage
     cached = usage.cache_read_input_tokens or 0
     prompt = usage.input_tokens + (usage.cache_creation_input_tokens or 0) + cached
     reason = REASONS.get(reply.stop_reason, "stop")
+    text = turn(prose, calls, reason == "stop")
     return Completion(text, prompt, usage.output_tokens, cached, seconds, reason, "\n".join(filter(None, thoughts)))

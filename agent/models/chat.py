@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from agent.errors import ModelError
-from agent.model import Message
+from agent.model import Message, Speech
 from agent.models.thinking import BEGIN
 from agent.pocket.tokenizer import END, PocketTokenizer
-from agent.turns import SYSTEM_FULL
 
 
 class ChatTokenizer(Protocol):
@@ -149,6 +148,6 @@ def tokenizer_of(folder: Path, think: bool | None = None) -> ChatTokenizer:
     return TemplateTokenizer(folder, think)
 
 
-def system_of(tokenizer: ChatTokenizer) -> str:
-    """What the model must be told first: the protocol, unless it was trained on it."""
-    return "" if isinstance(tokenizer, PocketTokenizer) else SYSTEM_FULL
+def speech_of(tokenizer: ChatTokenizer) -> Speech:
+    """How a model with these weights calls tools: as text, as nights train it; tersely if it was trained to."""
+    return "terse" if isinstance(tokenizer, PocketTokenizer) else "text"

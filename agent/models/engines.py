@@ -9,12 +9,12 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from agent.errors import ModelError
-from agent.model import Message, Model
+from agent.model import Message, Model, Speech
 from agent.pocket import WEIGHTS
 
 POCKET = "pocket"
@@ -76,6 +76,9 @@ class ModelConfig(BaseModel):
     """Threads of the served model; 0 for as many as the night may use."""
     device: str = "auto"
     """For torch: `cpu`, `cuda`, `mps`, or `auto`."""
+    tool_calls: Literal["auto", "native", "text"] = "auto"
+    """How a model on a server calls tools: `native`, as its server understands tool calls, or as `text`. `auto` is native where
+    the server can, unless nights train the model: they train text."""
     think: Literal["auto", "yes", "no"] = "auto"
     """For reasoning models: have them think, or not; `auto` leaves it to the model."""
     host: str = "http://127.0.0.1:11434"
@@ -96,6 +99,12 @@ class ModelConfig(BaseModel):
     def _known(cls, kind: str) -> str:
         Engine.parse(kind)
         return kind
+
+    @model_validator(mode="after")
+    def _trains_what_it_speaks(self) -> Self:
+        if self.tool_calls == "native" and self.weights is not None:
+            raise ValueError("tool_calls = native: nights train these weights on text; set it to auto, or leave base empty")
+        return self
 
     @property
     def engine(self) -> Engine:
@@ -159,8 +168,14 @@ def _local(engine: Engine, folder: Path, config: ModelConfig, context: int) -> M
 
 
 def _remote(engine: Engine, config: ModelConfig, context: int, provide: Provide | None) -> Model:
+    tokenizer = None
+    speaks: Speech | None = None if config.tool_calls == "auto" else config.tool_calls
+    if config.weights is not None:
+        from agent.models.chat import speech_of, tokenizer_of
+
+        tokenizer = tokenizer_of(config.weights, config.thinks)
+        speaks = speech_of(tokenizer)
     if engine.kind == "ollama":
-        from agent.models.chat import tokenizer_of
         from agent.models.ollama_model import OllamaModel
 
         return OllamaModel(
@@ -172,19 +187,26 @@ def _remote(engine: Engine, config: ModelConfig, context: int, provide: Provide 
             provide=provide,
             width=config.width,
             think=config.thinks,
-            tokenizer=tokenizer_of(config.weights, config.thinks) if config.weights is not None else None,
+            tokenizer=tokenizer,
+            speaks=speaks,
         )
     if engine.kind == "openai":
         from agent.models.openai_model import OpenAIModel
 
         url, _, name = engine.name.partition("#")
-        return OpenAIModel(url, name, context=context, timeout=config.timeout_seconds, width=config.width, think=config.thinks)
+        given: dict[str, Any] = {"timeout": config.timeout_seconds, "width": config.width, "think": config.thinks}
+        return OpenAIModel(url, name, context=context, speaks=speaks, **given)
     from agent.models.anthropic_model import AnthropicModel
     from agent.models.purse import Price
 
     price = Price(config.price_input, config.price_output) if config.price_input or config.price_output else None
     return AnthropicModel(
-        engine.name, budget_usd=config.budget_usd, timeout=config.timeout_seconds, width=config.width, price=price
+        engine.name,
+        budget_usd=config.budget_usd,
+        timeout=config.timeout_seconds,
+        width=config.width,
+        price=price,
+        native=speaks in (None, "native"),
     )
 
 

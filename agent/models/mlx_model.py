@@ -20,7 +20,7 @@ from mlx_lm.utils import load_model
 from agent.adapters import Lora, adapter_digest, read_peft
 from agent.errors import ModelError
 from agent.model import Completion, Message, Sampling
-from agent.models.chat import system_of, tokenizer_of
+from agent.models.chat import speech_of, tokenizer_of
 from agent.models.thinking import split_thinking
 from agent.models.weights import folder_hash
 
@@ -39,7 +39,7 @@ class MlxModel:
         self.folder = folder
         self.name = f"mlx:{folder.name}"
         self.tokenizer = tokenizer_of(folder, think)
-        self.system = system_of(self.tokenizer)
+        self.speaks = speech_of(self.tokenizer)
         self._base_hash = folder_hash(folder)
         self._model: Any = self._load()
         self._context, self._width = context, width

@@ -17,7 +17,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -25,13 +25,16 @@ from ollama import ChatResponse
 
 from agent.adapters import adapter_digest, read_peft
 from agent.errors import ModelError
-from agent.model import Completion, Message, Sampling
-from agent.models.chat import ChatTokenizer, system_of
+from agent.model import Completion, Message, Sampling, Speech
+from agent.models.calls import conversation, turn
+from agent.models.chat import ChatTokenizer, speech_of
 from agent.models.ollama_server import HOST, OllamaServer, Version, adapters_in, full_name, trained_context
+from agent.models.payloads import functions, ollama_message
 from agent.models.remote import Patience, Refused, clean, guessed_tokens, seed_of, side_by_side
 from agent.models.thinking import split_thinking
 from agent.pocket.tokenizer import PocketTokenizer
-from agent.turns import SYSTEM_FULL
+from agent.toolset import Tool
+from agent.turns import render_refused
 from memory.hashing import content_hash
 
 OURS = "sleepy-"
@@ -67,7 +70,8 @@ class OllamaModel:
     """A model by its name in Ollama; `context` tokens fit, prompt and answer together.
 
     `provide` has Ollama serve an adapter folder, and returns under which name. `tokenizer` is that of the weights nights train
-    on: it makes token counts exact, and decides whether the model must be told the protocol. `width` requests are under way
+    on: it makes token counts exact, and as nights train text, such a model is not spoken to natively; `speaks` None asks the
+    server of every other whether it takes tools. `width` requests are under way
     at once; Ollama queues those it does not compute at once (OLLAMA_NUM_PARALLEL), and `timeout` (seconds) includes that.
     `think` None leaves thinking to the model. The server is first asked when it is first needed.
     """
@@ -84,9 +88,10 @@ class OllamaModel:
         think: bool | None = None,
         tokenizer: ChatTokenizer | None = None,
         patience: Patience | None = None,
+        speaks: Speech | None = None,
     ) -> None:
         self.name = f"ollama:{name}"
-        self.system = system_of(tokenizer) if tokenizer is not None else SYSTEM_FULL
+        self._speaks = speech_of(tokenizer) if tokenizer is not None and speaks is None else speaks
         self.server = OllamaServer(host, timeout, patience)
         self.adapter: Path | None = None
         self.served = name
@@ -102,15 +107,23 @@ class OllamaModel:
         self.server.close()
 
     @property
+    def speaks(self) -> Speech:
+        """How it calls tools; see the `Model` seam. Natively if Ollama says it can, and cuts no prompt in silence."""
+        if self._speaks is None:
+            able = "tools" in (self.server.show(self._base).capabilities or [])
+            self._speaks = "native" if able and self.server.version() >= REFUSES_CUTS else "text"
+        return self._speaks
+
+    @property
     def fingerprint(self) -> str:
-        """Hash of the server's version, the manifests of base and served model, adapter, context and thinking.
+        """Hash of the server's version, the manifests of base and served model, adapter, context, thinking, and speech.
 
         Raises:
             ModelUnavailable: the server is not running.
             ModelError: the model is not there.
         """
         there = (self.server.digest(self._base), self.server.digest(self.served))
-        return content_hash([self.server.version(), *there, self._adapter_hash, self._context, self._think])
+        return content_hash([self.server.version(), *there, self._adapter_hash, self._context, self._think, self.speaks])
 
     def use(self, adapter: Path | None) -> None:
         """Serve the pristine base (None), or an adapter folder as it was published.
@@ -190,6 +203,7 @@ class OllamaModel:
             return []
         if self._known is None:
             self.warm()
+        sampling = replace(sampling, tools=sampling.tools if sampling.tools and self.speaks == "native" else ())
         names = list(keys) or [str(i) for i in range(len(conversations))]
         return side_by_side(lambda i: self._complete(conversations[i], sampling, names[i]), len(names), self._width)
 
@@ -199,7 +213,8 @@ class OllamaModel:
         if not messages:
             raise ModelError("an empty conversation cannot be answered")
         messages = [Message(message.role, clean(message.content)) for message in messages]
-        own = len(self._tokenizer.prompt(messages)) + self._drift if self._tokenizer is not None else 0
+        drift = 0 if sampling.tools else self._drift  # what calls and their description take on top differs from turn to turn
+        own = len(self._tokenizer.prompt(messages)) + drift if self._tokenizer is not None else 0
         size = sum(len(message.content.encode("utf-8", "replace")) for message in messages)
         guess = own or guessed_tokens("x" * size)
         if own >= known.window:
@@ -208,21 +223,27 @@ class OllamaModel:
         try:
             options = self._options(messages, sampling, key, own)
             think = self._think if known.thinks else None
-            reply = self.server.chat(self.served, self._turns(messages), options, self._keep, think)
+            turns = self._turns(messages, sampling.tools)
+            reply = self.server.chat(self.served, turns, options, self._keep, think, functions(sampling.tools))
         except Refused as error:
+            if sampling.tools and error.garbled:
+                seconds = time.monotonic() - began
+                return Completion(render_refused("", error.said), guess, guessed_tokens(error.said), 0, seconds)
             if not error.overflow:
                 raise
             return self._cut(guess, time.monotonic() - began, error.said)
         seconds = time.monotonic() - began
         seen = reply.prompt_eval_count or 0
-        doubt = self._doubt(known, own, size, len(messages), seen)
+        doubt = self._doubt(known, own, size, len(messages), seen, bool(sampling.tools))
         return self._cut(max(guess, seen), seconds, doubt) if doubt else self._completion(reply, own, guess, seconds, sampling)
 
     def _cut(self, tokens: int, seconds: float, why: str) -> Completion:
         log.warning("%s: the conversation does not fit its context: %s", self.name, why)
         return Completion("", tokens, 0, 0, seconds, "context")
 
-    def _turns(self, messages: Sequence[Message]) -> list[dict[str, str]]:
+    def _turns(self, messages: Sequence[Message], tools: Sequence[Tool]) -> list[dict[str, object]]:
+        if tools:
+            return [ollama_message(said) for said in conversation(messages, tools)]
         own = isinstance(self._tokenizer, PocketTokenizer)
         return [{"role": "user" if m.role == "tool" and not own else m.role, "content": m.content} for m in messages]
 
@@ -236,10 +257,10 @@ class OllamaModel:
             "seed": seed_of(sampling, key, len(messages)),
         }
 
-    def _doubt(self, known: _Known, own: int, size: int, messages: int, seen: int) -> str:
+    def _doubt(self, known: _Known, own: int, size: int, messages: int, seen: int, native: bool) -> str:
         """Why the server may not have seen the whole prompt of `size` bytes; nothing if it has. `seen` is its own count."""
         if own:
-            self._drift = max(self._drift, seen - own)
+            self._drift = max(self._drift, 0 if native else seen - own)
             if known.counts_whole and seen < own * (1 - SLACK) - MARKS:
                 return f"the server saw {seen} of {own} tokens"
             return f"{seen} tokens leave no room in {known.window}" if seen >= known.window else ""
@@ -259,6 +280,8 @@ class OllamaModel:
         thinking, text = said.thinking or "", said.content or ""
         if not thinking:
             thinking, text = split_thinking(text)
+        calls = [(call.function.name, dict(call.function.arguments)) for call in said.tool_calls or ()]
+        text = turn(text, calls, reply.done_reason != "length")
         prompt = max(own, seen) or guess
         reason: Literal["stop", "length", "context"] = "stop"
         if reply.done_reason == "length":

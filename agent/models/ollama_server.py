@@ -108,12 +108,13 @@ class OllamaServer:
             except ResponseError as error:
                 status, said = error.status_code, _short(error.error)
                 internal += status == INTERNAL
-                if status in PASSING and (status != INTERNAL or internal < tries):
+                no = Refused(f"Ollama at {self.host} refuses ({status} {said})", status, said)
+                if status in PASSING and not no.garbled and (status != INTERNAL or internal < tries):
                     raise Passing(f"{status} {said}") from error
                 if status == httpx.codes.NOT_FOUND and model:
                     text = f"Ollama at {self.host} has no model {model!r}; get it with `ollama pull {model}`"
                     raise Refused(text, status, said) from error
-                raise Refused(f"Ollama at {self.host} refuses ({status} {said})", status, said) from error
+                raise no from error
             except (ValidationError, ValueError, TypeError, AttributeError, RecursionError) as error:
                 raise ModelError(
                     f"{self.host} answers in a form that is not Ollama's ({_short(str(error))}); check the address"
@@ -181,14 +182,18 @@ class OllamaServer:
     def chat(
         self,
         model: str,
-        messages: Sequence[Mapping[str, str]],
+        messages: Sequence[Mapping[str, object]],
         options: Mapping[str, float],
         keep_alive: float | str,
         think: bool | None = None,
+        tools: Sequence[Mapping[str, object]] = (),
     ) -> ChatResponse:
         """One answer, whole; without messages the model is loaded, and with `keep_alive` 0 unloaded."""
         given = {**GREEDY, **options}
-        return self.ask(lambda c: c.chat(model, messages, options=given, keep_alive=keep_alive, think=think), model)
+        offered = list(tools) or None
+        return self.ask(
+            lambda c: c.chat(model, messages, tools=offered, options=given, keep_alive=keep_alive, think=think), model
+        )
 
 
 def full_name(model: str) -> str:

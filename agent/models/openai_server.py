@@ -17,10 +17,24 @@ ONCE = PASSING - {500}
 """vLLM answers 500 when an adapter does not fit; asking again would not help."""
 
 
+class Function(BaseModel):
+    """What a call names; some servers give the arguments as an object, not as its JSON."""
+
+    name: Text = ""
+    arguments: JsonValue = ""
+
+
+class ToolCall(BaseModel):
+    """One native call."""
+
+    function: Function = Field(default_factory=Function)
+
+
 class Said(BaseModel):
     """The message of an answer; what was thought comes under either name."""
 
     content: Text | None = None
+    tool_calls: list[ToolCall] | None = None
     reasoning_content: Text | None = None
     reasoning: Text | None = None
 

@@ -7,7 +7,7 @@ import json
 import math
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,7 +20,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_aft
 from tenacity.wait import wait_base, wait_exponential, wait_random
 
 from agent.errors import ModelError, ModelUnavailable
-from agent.model import Message, Sampling
+from agent.model import Sampling
 
 T = TypeVar("T")
 
@@ -28,6 +28,8 @@ PASSING = frozenset({408, 429, 500, 502, 503, 504, 529})
 """Statuses that a later attempt may not meet again (529 is Anthropic's "overloaded")."""
 MAX_ANSWER_BYTES = 16 << 20
 EMPTY = "(empty)"
+_TOOLLESS = re.compile(r"\btools?\b|tool[ _-](?:choice|call|use)|--jinja|function.call", re.IGNORECASE)
+_GARBLED = re.compile(r"error parsing tool call|failed to parse|invalid character|unexpected end of JSON", re.IGNORECASE)
 _OVERFLOW = re.compile(r"context[ _](?:length|size|window)|prompt is too long|maximum model length", re.IGNORECASE)
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
@@ -60,6 +62,16 @@ class Refused(ModelError):
     def overflow(self) -> bool:
         """Whether the conversation does not fit the server's context."""
         return self.status == 413 or (self.status == 400 and bool(_OVERFLOW.search(self.said)))
+
+    @property
+    def toolless(self) -> bool:
+        """Whether the server, or its model, takes no tools (vLLM 400, llama-server 500, hosted ones 400, 404 or 422)."""
+        return bool(_TOOLLESS.search(self.said))
+
+    @property
+    def garbled(self) -> bool:
+        """Whether the server could not read its own model's call (llama-server and Ollama: 500)."""
+        return self.status == 500 and bool(_GARBLED.search(self.said))
 
 
 class _Wait(wait_base):
@@ -138,24 +150,6 @@ def decode(kind: TypeAdapter[T], content: bytes | str, where: str) -> T:
     except (ValueError, RecursionError) as error:
         why = error.errors(include_url=False, include_input=False)[0] if isinstance(error, ValidationError) else error
         raise ModelError(f"{where} answers in a form that is not its API's ({str(why)[:200]}); check the URL") from error
-
-
-def as_turns(messages: Sequence[Message]) -> list[tuple[str, str]]:
-    """Roles and texts as chat servers take them: observations are the user's words, and roles alternate.
-
-    Raises:
-        ModelError: there is nothing to answer.
-    """
-    turns: list[tuple[str, str]] = []
-    for message in messages:
-        role = "user" if message.role == "tool" else message.role
-        text = clean(message.content) if message.content.strip() else EMPTY
-        if turns and turns[-1][0] == role:
-            text = f"{turns.pop()[1]}\n\n{text}"
-        turns.append((role, text))
-    if not any(role != "system" for role, _ in turns):
-        raise ModelError("an empty conversation cannot be answered")
-    return turns
 
 
 def seed_of(sampling: Sampling, name: str, turn: int) -> int:
@@ -243,6 +237,7 @@ class Server:
         if response.is_success:
             return bytes(content)
         said = printable(content.decode("utf-8", "replace"), self._key)
-        if response.status_code in passing:
+        no = Refused(f"{self.shown} refuses ({response.status_code} {said})", response.status_code, said)
+        if response.status_code in passing and not (no.garbled or "--jinja" in said):
             raise Passing(f"{response.status_code} {said}", retry_after(response.headers))
-        raise Refused(f"{self.shown} refuses ({response.status_code} {said})", response.status_code, said)
+        raise no

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from agent.errors import ModelError
 from agent.loop import opening
-from agent.model import Completion, Message, Sampling
+from agent.model import Completion, Message, Sampling, Speech
 from memory.hashing import content_hash
 from memory.trajectories import Trajectory
 
@@ -15,13 +15,14 @@ from memory.trajectories import Trajectory
 class ReplayModel:
     """Answers with the turns of recorded attempts, found by their opening messages (and by key, if it is an attempt's id).
 
+    `speaks` is how the recorded model called tools.
     `use` chooses among the records: those of the bare base, or those of the adapter folder of that name.
     """
 
     name = "replay"
 
-    def __init__(self, trajectories: Iterable[Trajectory], system: str = "") -> None:
-        self.system = system
+    def __init__(self, trajectories: Iterable[Trajectory], speaks: Speech = "terse") -> None:
+        self.speaks: Speech = speaks
         self.adapter: Path | None = None
         self._records = sorted((t for t in trajectories if t.steps), key=lambda t: (t.attempt, t.started_at, t.id))
 
@@ -29,7 +30,7 @@ class ReplayModel:
     def fingerprint(self) -> str:
         """Hash of everything it may say."""
         told = [[t.id, t.adapter, t.system, t.prompt, [[s.said, s.observation] for s in t.steps]] for t in self._records]
-        return content_hash([told, self.adapter and self.adapter.name])
+        return content_hash([told, self.adapter and self.adapter.name, self.speaks])
 
     def use(self, adapter: Path | None) -> None:
         """Answer from the records of this adapter, or with None of the bare base.

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from agent.model import Completion, Message, Sampling
+from agent.model import Completion, Message, Sampling, Speech
 
 SUBMIT = "submit"
 
@@ -15,16 +15,18 @@ class ScriptedModel:
     """Answers each conversation from its own script (by key, else by `default`), then submits."""
 
     name = "scripted"
-    system = ""
 
-    def __init__(self, default: Sequence[str] = (), scripts: Mapping[str, Sequence[str]] | None = None) -> None:
+    def __init__(
+        self, default: Sequence[str] = (), scripts: Mapping[str, Sequence[str]] | None = None, speaks: Speech = "terse"
+    ) -> None:
+        self.speaks: Speech = speaks
         self._default = tuple(default)
         self._scripts = {key: tuple(lines) for key, lines in (scripts or {}).items()}
 
     @property
     def fingerprint(self) -> str:
         """Hash of everything it will say."""
-        return hashlib.sha256(repr((self._default, sorted(self._scripts.items()))).encode()).hexdigest()[:16]
+        return hashlib.sha256(repr((self._default, sorted(self._scripts.items()), self.speaks)).encode()).hexdigest()[:16]
 
     def use(self, adapter: Path | None) -> None:
         """It says the same with every adapter."""

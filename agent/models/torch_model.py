@@ -15,7 +15,7 @@ from torch import Tensor
 from agent.adapters import Lora, adapter_digest, read_peft
 from agent.errors import ModelError
 from agent.model import Completion, Message, Sampling
-from agent.models.chat import system_of, tokenizer_of
+from agent.models.chat import speech_of, tokenizer_of
 from agent.models.thinking import split_thinking
 from agent.models.weights import folder_hash
 
@@ -50,7 +50,7 @@ class TorchModel:
         self.name = f"torch:{folder.name}"
         self.device = device_of(device)
         self.tokenizer = tokenizer_of(folder, think)
-        self.system = system_of(self.tokenizer)
+        self.speaks = speech_of(self.tokenizer)
         self._base_hash = folder_hash(folder)
         self._dtype = torch.float32 if self.device == "cpu" else torch.bfloat16
         self._model: Any = self._load()

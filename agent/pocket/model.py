@@ -16,7 +16,7 @@ from torch import Tensor
 
 from agent.adapters import adapter_digest, read_peft
 from agent.errors import ModelError
-from agent.model import Completion, Message, Sampling
+from agent.model import Completion, Message, Sampling, Speech
 from agent.pocket import WEIGHTS
 from agent.pocket.network import KVCache, Network, NetworkConfig
 from agent.pocket.tokenizer import CHAT_TEMPLATE, PocketTokenizer
@@ -41,7 +41,7 @@ class PocketModel:
         ModelError: if a file of the model or of an adapter is missing, corrupt or does not fit.
     """
 
-    system = ""
+    speaks: Speech = "terse"
 
     def __init__(self, folder: Path = WEIGHTS, slots: int = 32, capacity: int = 1280, threads: int | None = None) -> None:
         if threads is not None:

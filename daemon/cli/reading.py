@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (logs, tasks, trajectories, nights, metrics):
+    for command in (logs, trajectories, nights, metrics):
         app.command()(command)
 
 

@@ -19,10 +19,6 @@ _TRAILER = re.compile(
 )
 _LINK = re.compile(r"://|^\W*www\.|@\S*[.:]", re.IGNORECASE)
 _WORD = re.compile(r"\S+")
-_KEYWORD = r"(?:clos(?:es?|ed)|fix(?:es|ed)?|resolve[sd]?|refs?|see|gh|issue|pr|pull request|ticket|bpo)"
-_NUMBER = re.compile(
-    rf"\s*[(\[]?\b{_KEYWORD}[ :-]*[\w./-]*#\d+[)\]]?|\s*[(\[]?[\w./-]*#\d+[)\]]?|\s*[(\[]?\b(?:gh|bpo)-\d+[)\]]?", re.I
-)
 _HASH = re.compile(r"\b(?=[0-9a-f]*\d)(?=[0-9a-f]*[a-f]|\d{12,})[0-9a-f]{7,64}\b", re.IGNORECASE)
 _DIFF = re.compile(r"^(diff --git |Index: |--- \S|@@ )")
 _TOKENS = re.compile(r"<(?=[|/]?\s*(\||im_|start|end|system|user|assistant|tool|think|bos|eos|s>))|\[(?=/?INST\])|`{3,}|~{3,}")
@@ -32,8 +28,8 @@ _HIDDEN = {"Cc", "Cf", "Co", "Cs", "Cn"}
 def issue_text(message: str) -> str:
     """The issue, empty if the message says nothing.
 
-    Dropped: trailers, links, addresses, issue numbers, hashes, quoted diffs, control and invisible
-    characters, and what could end a prompt's turn or a fenced block.
+    Dropped: trailers, links, addresses, hashes, quoted diffs, control and invisible characters, and
+    what could end a prompt's turn or a fenced block. Issue numbers stay: nothing here can look them up.
     """
     text = unicodedata.normalize("NFC", message[: 2 * MAX_CHARS].replace("\r\n", "\n"))
     text = "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in _HIDDEN)
@@ -44,7 +40,7 @@ def issue_text(message: str) -> str:
         line = line[:MAX_LINE]
         if _TRAILER.match(line):
             continue
-        line = _TOKENS.sub(" ", _HASH.sub("", _NUMBER.sub("", _WORD.sub(_unlinked, line))))
+        line = _TOKENS.sub(" ", _HASH.sub("", _WORD.sub(_unlinked, line)))
         kept.append(line.rstrip())
     return _whole("\n".join(kept))
 

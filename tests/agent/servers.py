@@ -24,10 +24,17 @@ from starlette.routing import Route
 from agent.errors import ModelError
 from agent.model import Completion, Message, Sampling
 from agent.pocket.model import PocketModel
+from tests.doubles.tool_calls import bad_functions, block_words, blocks_problem, chat_problem, chat_words, heard
 
 Kind = Literal["vllm", "llama", "lmstudio", "hosted"]
 KEY = "sk-test-0123456789abcdef"
 NAME = "pocket"
+TOOLLESS: dict[Kind, tuple[int, str, str]] = {
+    "vllm": (400, '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set', "BadRequestError"),
+    "llama": (500, "tools param requires --jinja flag", "server_error"),
+    "lmstudio": (400, "this model does not support tools", "invalid_request_error"),
+    "hosted": (400, "pocket does not support tools", "invalid_request_error"),
+}
 
 
 @contextmanager
@@ -105,6 +112,8 @@ class ChatDouble:
         self.given = list((started_with or {}).items())
         self.scales = [0.0] * len(self.given)
         self.alternate = False
+        self.tools = True
+        """Whether it takes tools: vLLM only with a parser for the model's calls, llama-server only with --jinja."""
         self.key = KEY if kind == "hosted" else ""
         self.version = "0.30.0"
         self._cache: dict[str, Completion] = {}
@@ -186,6 +195,12 @@ class ChatDouble:
                 code="unsupported_parameter",
             )
         limit = limit if limit is not None else body.get("max_completion_tokens")
+        tools = body.get("tools")
+        if tools is not None and not self.tools:
+            return _refusal(*TOOLLESS[self.kind])
+        if problem := (bad_functions(tools) if tools is not None else "") or chat_problem(turns):
+            return _refusal(400, problem, "invalid_request_error")
+        turns = chat_words(turns)
         roles = [turn["role"] for turn in turns if turn["role"] != "system"]
         if self.alternate and any((role == "user") == bool(i % 2) for i, role in enumerate(roles)):
             return _refusal(400, "Conversation roles must alternate user/assistant/user/assistant/...", "BadRequestError")
@@ -205,7 +220,7 @@ class ChatDouble:
             text = f"This model's maximum context length is {most} tokens. However, your request has {size} input tokens."
             return _refusal(400, text, "BadRequestError")
         sampling = Sampling(body.get("temperature", 1.0), limit or most, body.get("seed", 0))
-        known = json.dumps([turns, limit])
+        known = json.dumps([turns, limit, tools])
         if self.kind == "llama" and body.get("cache_prompt", True) and known in self._cache:
             answer = self._cache[known]  # llama.cpp issue 30129: whatever adapter it was computed with
         else:
@@ -216,7 +231,12 @@ class ChatDouble:
             "prompt_tokens_details": {"cached_tokens": 0} if self.kind != "lmstudio" else None,
         }
         ended = "stop" if answer.finish_reason == "stop" else "length"
-        choice = {"index": 0, "message": {"role": "assistant", "content": answer.text}, "finish_reason": ended}
+        message: dict[str, Any] = {"role": "assistant", "content": answer.text}
+        if tools and ended == "stop" and (call := heard(answer.text)):
+            function = {"name": call[1], "arguments": json.dumps(call[2])}
+            calls = [{"id": "chatcmpl-tool-1", "type": "function", "function": function}]
+            message, ended = {"role": "assistant", "content": call[0] or None, "tool_calls": calls}, "tool_calls"
+        choice = {"index": 0, "message": message, "finish_reason": ended}
         return JSONResponse({"id": "chatcmpl-1", "object": "chat.completion", "choices": [choice], "usage": usage})
 
 
@@ -250,9 +270,9 @@ class AnthropicDouble:
     def _answer(self, body: Any) -> Response:
         blocks = [("system", block) for block in body.get("system", [])]
         blocks += [(turn["role"], block) for turn in body["messages"] for block in turn["content"]]
-        if problem := self._problem(body, blocks):
+        if problem := self._problem(body, blocks) or blocks_problem(body):
             return _error(400, "invalid_request_error", problem)
-        turns = [{"role": role, "content": block["text"]} for role, block in blocks]
+        turns = [{"role": role, "content": block_words(block)} for role, block in blocks]
         size = self.brain.tokens(turns)
         if size >= self.brain.context:
             return _error(400, "invalid_request_error", f"prompt is too long: {size} tokens > {self.brain.context} maximum")
@@ -260,8 +280,12 @@ class AnthropicDouble:
         limit = body["max_tokens"] - (body["thinking"]["budget_tokens"] if thinks else 0)
         answer = self.brain.answer(turns, Sampling(body.get("temperature", 1.0), limit))
         content = [{"type": "thinking", "thinking": self.thought, "signature": "c2ln"}] * thinks
-        content += [{"type": "text", "text": answer.text}]
-        ended = {"stop": "end_turn", "length": "max_tokens", "context": "model_context_window_exceeded"}[answer.finish_reason]
+        call = heard(answer.text) if body.get("tools") and answer.finish_reason == "stop" else None
+        said = call[0].strip() if call else answer.text
+        content += [{"type": "text", "text": said}] if said else []
+        content += [{"type": "tool_use", "id": "toolu_1", "name": call[1], "input": call[2]}] if call else []
+        ends = {"stop": "end_turn", "length": "max_tokens", "context": "model_context_window_exceeded"}
+        ended = "tool_use" if call else ends[answer.finish_reason]
         usage = self._usage(blocks, size) | {"output_tokens": answer.completion_tokens}
         return JSONResponse(
             {"id": "msg_1", "type": "message", "role": "assistant", "model": body["model"], "content": content}
@@ -273,7 +297,7 @@ class AnthropicDouble:
             return "messages: first message must use the user role"
         if any(turn["role"] not in ("user", "assistant") for turn in body["messages"]):
             return "messages: roles must be user or assistant"
-        if any(not block["text"].strip() for _, block in blocks):
+        if any(not block["text"].strip() for _, block in blocks if block["type"] == "text"):
             return "messages: text content blocks must contain non-whitespace text"
         if sum("cache_control" in block for _, block in blocks) > 4:
             return "A maximum of 4 blocks with cache_control may be provided."
@@ -286,8 +310,8 @@ class AnthropicDouble:
         """Tokens read from the cache, written to it, and neither; looks back 20 blocks from each mark."""
         prefixes, running = [], hashlib.sha256()
         for at, (role, block) in enumerate(blocks):
-            running.update(json.dumps([role, block["text"]]).encode())
-            turns = [{"role": role, "content": block["text"]} for role, block in blocks[: at + 1]]
+            running.update(json.dumps([role, block_words(block)]).encode())
+            turns = [{"role": role, "content": block_words(block)} for role, block in blocks[: at + 1]]
             prefixes.append((running.hexdigest(), self.brain.tokens(turns) - 1))
         marks = [at for at, (_, block) in enumerate(blocks) if "cache_control" in block and prefixes[at][1] >= self.least]
         hits = [p[1] for mark in marks for p in prefixes[max(0, mark - 20) : mark + 1] if p[0] in self._kept]

@@ -14,14 +14,15 @@ from pathlib import Path
 import pytest
 
 from agent.errors import ModelError, ModelUnavailable
+from agent.full import FULL
 from agent.model import Message, Sampling
 from agent.models.anthropic_model import KEY_VARIABLE, AnthropicModel
 from agent.models.purse import Price, Purse, Usage
 from agent.models.remote import Patience
-from agent.turns import SYSTEM_FULL
 from tests.agent.servers import KEY, AnthropicDouble, Brain, serving
 
-ASK = [Message("system", SYSTEM_FULL), Message("user", "issue in shop\n`total_fee` always gives None.")]
+SYSTEM = FULL.system[:800]
+ASK = [Message("system", SYSTEM), Message("user", "issue in shop\n`total_fee` always gives None.")]
 SHORT = Sampling(max_tokens=8)
 PRICE, DEAR = Price(input=3.0, output=15.0), Price(input=60.0, output=300.0)
 NAME = "claude-test"
@@ -81,7 +82,7 @@ class TestCaching:
         model, double = opened()
         model.complete([ASK], SHORT)
         other = model.complete([[ASK[0], Message("user", "issue in farm\n`count_cow` is wrong.")]], SHORT)[0]
-        assert other.cached_tokens == double.brain.tokens([{"role": "system", "content": SYSTEM_FULL}]) - 1
+        assert other.cached_tokens == double.brain.tokens([{"role": "system", "content": SYSTEM}]) - 1
 
     def test_a_prompt_too_short_for_the_cache_is_paid_in_full(self, opened: Open) -> None:
         model, _ = opened(least=10_000)
@@ -94,7 +95,7 @@ class TestCaching:
         body = double.faults.bodies("messages")[-1]
         assert [turn["role"] for turn in body["messages"]] == ["user", "assistant", "user"]
         assert body["messages"][-1]["content"][0]["text"] == "(empty)\n\ngo on\ufffd \ufffd"
-        assert body["system"][0]["text"] == SYSTEM_FULL
+        assert body["system"][0]["text"] == SYSTEM
 
 
 class TestBudget:

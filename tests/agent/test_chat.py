@@ -11,10 +11,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from agent.errors import ModelError
 from agent.model import Message
-from agent.models.chat import TemplateTokenizer, system_of, tokenizer_of
+from agent.models.chat import TemplateTokenizer, speech_of, tokenizer_of
 from agent.pocket import WEIGHTS
 from agent.pocket.tokenizer import PocketTokenizer
-from agent.turns import SYSTEM_FULL
 
 CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>\\n' }}{% endfor %}"
@@ -213,4 +212,4 @@ def test_the_pocket_model_keeps_its_own_tokenizer_and_needs_no_instructions(make
     pocket, other = tokenizer_of(WEIGHTS), tokenizer_of(make(CHATML))
     assert isinstance(pocket, PocketTokenizer)
     assert isinstance(other, TemplateTokenizer)
-    assert (system_of(pocket), system_of(other)) == ("", SYSTEM_FULL)
+    assert (speech_of(pocket), speech_of(other)) == ("terse", "text")

@@ -9,16 +9,16 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 
-from agent.errors import ModelError
-from agent.model import Completion, Message, Model, Sampling
+from agent.errors import CallError, ModelError
+from agent.model import Completion, Message, Model, Sampling, Speech
 from agent.models.anthropic_model import AnthropicModel, Price
 from agent.models.openai_model import OpenAIModel
 from agent.models.replay import ReplayModel
@@ -27,6 +27,8 @@ from agent.models.torch_model import TorchModel
 from agent.pocket import WEIGHTS
 from agent.pocket.model import PocketModel
 from agent.pocket.tokenizer import PocketTokenizer
+from agent.toolset import FULL_TOOLS
+from agent.turns import parse_full, render_call
 from memory.trajectories import Step, Trajectory
 from tests.agent import loras
 from tests.agent.servers import KEY, NAME, AnthropicDouble, Brain, ChatDouble, serving
@@ -42,6 +44,16 @@ SEEN = "shop/fees.py:3: def total_fee(prices):"
 SHORT, GREEDY = Sampling(max_tokens=8), Sampling(max_tokens=24)
 HOT = Sampling(temperature=6.0, max_tokens=12, seed=3)
 RECORD = ("search total_fee", "view shop/fees.py")
+HOSTILE = [
+    '{"name": "view", "arguments": {"path": 7}}',
+    '{"name": "rm -rf", "arguments": {}}',
+    '{"name": "edit", "arguments": "{\\"path\\": \\"a"}',
+    '{"name": "view", "arguments": {"x": 1e999}}',
+    '{"name": 5}',
+    "```\nview a.py\n```\nand then\n```\ntest\n```",
+    "\ud800 ```\nsearch \0\n```",
+    "",
+]
 
 
 @dataclass(frozen=True)
@@ -50,6 +62,7 @@ class Backend:
 
     `engine`: computes answers itself or through a server, so that limits and token counts mean something. `adapters`
     and `seeds`: it has them. `weights` hashes what it computes with; `think` has it think aloud while the block runs.
+    `speaks` is how it calls tools, and `like` a backend that computes the same and speaks in text.
     """
 
     open: Callable[[], AbstractContextManager[Model]]
@@ -58,6 +71,22 @@ class Backend:
     seeds: bool = True
     weights: Callable[[Any], str] | None = None
     think: Callable[[Any, pytest.MonkeyPatch], None] | None = None
+    speaks: Speech = "terse"
+    like: str = ""
+
+
+class Offered:
+    """A model that is offered the tools with every conversation, whatever it speaks."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def complete(self, conversations: Any, sampling: Sampling, keys: Any = ()) -> list[Completion]:
+        answers: list[Completion] = self.inner.complete(conversations, replace(sampling, tools=FULL_TOOLS), keys)
+        return answers
 
 
 def _hash(tensors: dict[str, torch.Tensor]) -> str:
@@ -84,20 +113,26 @@ def _mlx_weights(model: Any) -> str:
 
 
 @contextlib.contextmanager
-def _openai() -> Iterator[Model]:
-    double = ChatDouble(Brain(CONTEXT))
-    with serving(double.app) as url, contextlib.closing(OpenAIModel(f"{url}/v1", NAME, context=CONTEXT)) as model:
+def _openai(speaks: Speech = "text") -> Iterator[Model]:
+    double, told = ChatDouble(Brain(CONTEXT)), None if speaks == "native" else speaks
+    with serving(double.app) as url, contextlib.closing(OpenAIModel(f"{url}/v1", NAME, CONTEXT, speaks=told)) as model:
         model.double = double  # type: ignore[attr-defined]
         yield model
 
 
 @contextlib.contextmanager
-def _anthropic() -> Iterator[Model]:
+def _anthropic(native: bool = False) -> Iterator[Model]:
     double = AnthropicDouble(Brain(CONTEXT))
     os.environ["SLEEPY_TEST_KEY"] = KEY
     with serving(double.app) as url:
         model = AnthropicModel(
-            "claude-test", 100.0, price=Price(1, 5), url=url, key_variable="SLEEPY_TEST_KEY", options={"temperature": 0}
+            "claude-test",
+            100.0,
+            price=Price(1, 5),
+            url=url,
+            key_variable="SLEEPY_TEST_KEY",
+            options={"temperature": 0},
+            native=native,
         )
         model.double = double  # type: ignore[attr-defined]
         with contextlib.closing(model):
@@ -112,7 +147,7 @@ def _replay() -> Iterator[Model]:
 
 
 def _thinks_in_tokenizer(model: Any, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(model, "tokenizer", Thinking(model.tokenizer), raising=True)
+    patch.setattr(model.inner, "tokenizer", Thinking(model.tokenizer), raising=True)
 
 
 class Thinking:
@@ -148,13 +183,24 @@ BACKENDS = {
         think=_thinks_in_tokenizer,
     ),
     "mlx": Backend(_mlx, weights=_mlx_weights, think=_thinks_in_tokenizer),
-    "openai": Backend(_openai, weights=lambda m: _hash(m.double.brain.model.network.state_dict()), think=_thinks_on_server),
-    "anthropic": Backend(_anthropic, adapters=False, seeds=False, think=_thinks_on_server),
+    "openai": Backend(
+        _openai,
+        weights=lambda m: _hash(m.double.brain.model.network.state_dict()),
+        think=_thinks_on_server,
+        speaks="text",
+    ),
+    "anthropic": Backend(_anthropic, adapters=False, seeds=False, think=_thinks_on_server, speaks="text"),
     "ollama": Backend(
         lambda: published(CONTEXT), weights=lambda m: _hash(loaded(m).network.state_dict()), think=_thinks_in_ollama
     ),
     "scripted": Backend(lambda: contextlib.nullcontext(ScriptedModel(RECORD)), engine=False, adapters=False),
     "replay": Backend(contextlib.contextmanager(_replay), engine=False, adapters=False),
+}
+
+BACKENDS |= {
+    "openai, native": replace(BACKENDS["openai"], open=lambda: _openai("native"), speaks="native", like="openai"),
+    "anthropic, native": replace(BACKENDS["anthropic"], open=lambda: _anthropic(True), speaks="native", like="anthropic"),
+    "ollama, native": replace(BACKENDS["ollama"], open=lambda: published(CONTEXT, True), speaks="native", like="ollama"),
 }
 
 
@@ -179,7 +225,7 @@ def opened() -> Iterator[Callable[[str], Model]]:
             if name == "mlx" and importlib.util.find_spec("mlx_lm") is None:
                 pytest.skip("MLX is not installed")
             if name not in models:
-                models[name] = stack.enter_context(BACKENDS[name].open())
+                models[name] = cast("Model", Offered(stack.enter_context(BACKENDS[name].open())))
             return models[name]
 
         yield get
@@ -206,6 +252,15 @@ def adapters(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 @pytest.fixture(scope="module")
 def bad(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return loras.bad(tmp_path_factory.mktemp("bad"))
+
+
+def words(model: Model, text: str) -> str:
+    """What the network itself said: the terse words of a call that was made natively."""
+    if model.speaks != "native":
+        return text
+    with contextlib.suppress(CallError):
+        return render_call(parse_full(text))
+    return text
 
 
 def told(completions: list[Completion]) -> list[tuple[str, int, str]]:
@@ -299,7 +354,7 @@ def test_tokens_are_counted(model: Model) -> None:
     tokenizer = PocketTokenizer(WEIGHTS / "tokenizer.json")
     for ask, answer in zip(ASKS, model.complete(ASKS, GREEDY), strict=True):
         assert answer.prompt_tokens == len(tokenizer.prompt(ask))
-        assert answer.completion_tokens == len(tokenizer.encode(answer.text))
+        assert answer.completion_tokens == len(tokenizer.encode(words(model, answer.text)))
         assert 0 <= answer.cached_tokens <= answer.prompt_tokens
         assert answer.seconds > 0
 
@@ -340,6 +395,37 @@ def test_what_was_thought_is_kept_apart(model: Model, backend: Backend, monkeypa
     backend.think(model, monkeypatch)
     thought = model.complete(ASKS[:1], GREEDY)[0]
     assert (thought.text, thought.thinking) == (plain.text, "Hm.")
+
+
+@every
+def test_how_it_speaks_is_settled_before_the_first_word(model: Model, backend: Backend) -> None:
+    assert model.speaks == backend.speaks == model.speaks
+    assert {type(answer.text) for answer in model.complete(ASKS, SHORT)} == {str}
+
+
+@of(lambda backend: backend.like)
+def test_native_calls_are_the_same_turns_as_those_in_text(
+    model: Model, opened: Callable[[str], Model], backend: Backend
+) -> None:
+    other = opened(backend.like)
+    for ask in ASKS:
+        mine, theirs = list(ask), list(ask)
+        for _ in range(3):
+            here, there = model.complete([mine], GREEDY)[0], other.complete([theirs], GREEDY)[0]
+            assert here.text.startswith("```\n")
+            assert (words(model, here.text), here.finish_reason) == (there.text, there.finish_reason)
+            assert here.completion_tokens == there.completion_tokens
+            mine += [Message("assistant", here.text), Message("tool", SEEN)]
+            theirs += [Message("assistant", there.text), Message("tool", SEEN)]
+    assert model.fingerprint != other.fingerprint
+
+
+@engines
+@pytest.mark.parametrize("text", HOSTILE)
+def test_whatever_was_said_the_next_request_is_one_the_server_takes(model: Model, text: str) -> None:
+    talk = [*ASKS[0], Message("assistant", text), Message("tool", "no call"), Message("assistant", text), Message("tool", "")]
+    assert model.complete([talk], SHORT)[0].finish_reason in ("stop", "length", "context")
+    assert model.complete([[*ASKS[0], Message("assistant", text), Message("user", "?")]], SHORT)
 
 
 @of(lambda backend: not backend.adapters)

@@ -16,7 +16,6 @@ from agent.model import Message, Sampling
 from agent.models.ollama_model import OllamaModel
 from agent.models.remote import Patience
 from agent.pocket.model import PocketModel
-from agent.turns import SYSTEM_FULL
 from tests.agent import loras
 from tests.doubles import pocket_ollama as pocket_ollama_double
 from tests.doubles.ollama import CUT, Habits, OllamaDouble
@@ -119,7 +118,7 @@ def test_other_models_are_told_the_protocol_and_see_observations_as_the_users(
 ) -> None:
     unsure.complete(ASKS[1:], GREEDY)
     assert [m["role"] for m in double.asked[-1][1]["messages"]] == ["user", "assistant", "user"]
-    assert unsure.system == SYSTEM_FULL
+    assert unsure.speaks == "text"
 
 
 @pytest.mark.parametrize("knows", [True, False])

@@ -13,10 +13,10 @@ import pytest
 
 from agent.adapters import adapter_digest
 from agent.errors import ModelError, ModelUnavailable
+from agent.full import FULL
 from agent.model import Message, Sampling
 from agent.models.openai_model import KEY_VARIABLE, OpenAIModel
 from agent.models.remote import Patience
-from agent.turns import SYSTEM_FULL
 from tests.agent import loras
 from tests.agent.servers import KEY, NAME, Brain, ChatDouble, Kind, serving
 
@@ -185,14 +185,11 @@ class TestOtherServers:
     def test_templates_that_demand_alternating_roles_are_served(self, opened: Open) -> None:
         model, double = opened()
         double.alternate = True
-        talk = [Message("system", SYSTEM_FULL[:20]), *ASK, Message("user", "now"), Message("assistant", "test")]
+        talk = [Message("system", FULL.system[:20]), *ASK, Message("user", "now"), Message("assistant", "test")]
         assert model.complete([[*talk, Message("tool", "1 failed"), Message("user", "go on")]], SHORT)[0]
         sent = double.faults.bodies("completions")[-1]["messages"]
         assert [turn["role"] for turn in sent] == ["system", "user", "assistant", "user"]
         assert sent[-1]["content"] == "1 failed\n\ngo on"
-
-    def test_the_system_prompt_teaches_the_protocol(self) -> None:
-        assert OpenAIModel.system == SYSTEM_FULL
 
 
 class TestAnswers:

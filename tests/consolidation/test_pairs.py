@@ -8,7 +8,7 @@ import pytest
 from agent.tools import edit
 from agent.turns import Call, parse_call, render_call
 from agent.workspace import Workspace, write_tree
-from consolidation.pairs import Pair, filter_pairs, pair_of
+from consolidation.pairs import Pair, filter_pairs, pairs_of
 from consolidation.synthesis.merged_fix import calls_for, edit_between
 from consolidation.synthesis.retelling import is_clean
 from memory.hashing import content_hash
@@ -78,7 +78,8 @@ def test_only_straight_successes_are_taken_word_for_word(taken: list[Step], clea
         outcome=Outcome.RESOLVED,
     )
     assert is_clean(trajectory) is clean
-    assert pair_of(trajectory, "agent").messages[-1] == ("assistant", "submit")
+    (pair,) = pairs_of(trajectory, "agent")
+    assert (pair.messages[-1], pair.untaught) == (("assistant", "submit"), ())
 
 
 def test_an_edit_between_two_texts_makes_the_one_from_the_other(tmp_path) -> None:  # type: ignore[no-untyped-def]

@@ -51,6 +51,8 @@ class Habits:
     truncate: bool = True
     """Whether `truncate: false` and `shift: false` in a request are known (since October 2025)."""
     thinks: bool = False
+    tools: bool = False
+    """Whether the model's template knows tools."""
     unload_seconds: float = 0.0
     stuck: bool = False
     """Whether a model never leaves memory."""
@@ -165,7 +167,7 @@ class OllamaDouble:
             **texts,
             "details": self.store.details(name),
             "model_info": told,
-            "capabilities": ["completion", *(["thinking"] if self.habits.thinks else [])],
+            "capabilities": ["completion", *["tools"] * self.habits.tools, *["thinking"] * self.habits.thinks],
             "modified_at": datetime.now(UTC).isoformat(),
         }
 

@@ -16,6 +16,7 @@ from agent.model import Message
 from agent.models.thinking import split_thinking
 from tests.doubles.ollama_engine import Engine
 from tests.doubles.ollama_store import KIND, ApiError, ModelStore, Name
+from tests.doubles.tool_calls import bad_functions, heard, words
 
 if TYPE_CHECKING:
     from tests.doubles.ollama import Habits
@@ -146,13 +147,18 @@ def answer(scheduler: Scheduler, body: Body, place: str) -> Body | Generator[Bod
     runner, loading = scheduler.runner(name, int(options.get("num_ctx") or DEFAULT_CONTEXT), keep)
     if not given:
         return {**head, place: empty or "", "done": True, "done_reason": "load"}
-    messages = [Message(str(m["role"]), str(m.get("content") or "")) for m in given]  # type: ignore[arg-type]
+    if (tools := body.get("tools")) and not habits.tools:
+        raise ApiError(400, f"registry.ollama.ai/library/{name.shown} does not support tools")
+    if tools and (problem := bad_functions(tools)):
+        raise ApiError(400, problem)
+    messages = [Message(str(m["role"]), _read(m)) for m in given]  # type: ignore[arg-type]
     ids = fitted(runner, messages, habits.truncate and body.get("truncate") is False)
     shift = not (habits.truncate and body.get("shift") is False)
 
     def stream() -> Iterator[Body]:
         with runner.lock:
-            yield from _stream(runner, ids, options, shift, habits, head, place, bool(body.get("think", habits.thinks)))
+            think = bool(body.get("think", habits.thinks))
+            yield from _stream(runner, ids, options, shift, habits, head, place, think, bool(tools))
 
     def timed() -> Generator[Body, None, None]:
         for line in stream():
@@ -166,7 +172,15 @@ def answer(scheduler: Scheduler, body: Body, place: str) -> Body | Generator[Bod
 
 
 def _stream(
-    runner: Runner, ids: list[int], options: Body, shift: bool, habits: Habits, head: Body, place: str, think: bool
+    runner: Runner,
+    ids: list[int],
+    options: Body,
+    shift: bool,
+    habits: Habits,
+    head: Body,
+    place: str,
+    think: bool,
+    tools: bool,
 ) -> Iterator[Body]:
     limit = int(options.get("num_predict") or DEFAULT_PREDICT)
     engine, out, told = runner.engine, list[int](), ""
@@ -177,7 +191,7 @@ def _stream(
             computed, evaluated = computed or engine.computed, evaluated or _ns(time.monotonic() - began)
             out.append(token)
             text = engine.text(out)
-            if not (habits.thinks or text.endswith("\ufffd")):
+            if not (habits.thinks or tools or text.endswith("\ufffd")):
                 yield {**head, place: _part(place, text[len(told) :]), "done": False}
                 told = text
             if len(out) >= limit:
@@ -188,7 +202,10 @@ def _stream(
     computed, evaluated = computed or engine.computed, evaluated or _ns(time.monotonic() - began)
     whole = engine.text(out)
     thought, said = split_thinking(whole) if habits.thinks and think else ("", whole)
-    last = _part(place, said[len(told) :])
+    call = heard(said) if tools and engine.ended else None
+    last = _part(place, call[0] if call else said[len(told) :])
+    if call and isinstance(last, dict):
+        last["tool_calls"] = [{"id": "call_1", "function": {"index": 0, "name": call[1], "arguments": call[2]}}]
     if thought and isinstance(last, dict):
         last["thinking"] = thought
     count = len(ids) if habits.counts == "whole" else computed
@@ -202,6 +219,15 @@ def _stream(
         "eval_count": len(out),
         "eval_duration": _ns(time.monotonic() - began) - evaluated,
     }
+
+
+def _read(message: Body) -> str:
+    """A message as the model reads it: calls in its own words."""
+    calls = [call["function"] for call in message.get("tool_calls") or []]
+    if any(not isinstance(call["arguments"], dict) for call in calls):
+        raise ApiError(400, "json: cannot unmarshal string into Go struct field ToolCallFunction.arguments")
+    said = [words(call["name"], call["arguments"]) for call in calls]
+    return "\n".join([*filter(None, [str(message.get("content") or "")]), *said])
 
 
 def _part(place: str, text: str) -> Body | str:

@@ -53,11 +53,13 @@ def pocket_ollama(
 
 
 @contextmanager
-def published(context: int) -> Iterator[OllamaModel]:
+def published(context: int, native: bool = False) -> Iterator[OllamaModel]:
     """The pocket model on a double (`model.double`), its adapters published by whatever route works."""
-    with tempfile.TemporaryDirectory() as folder, pocket_ollama(Path(folder) / "models") as double:
+    habits = Habits(tools=native)
+    with tempfile.TemporaryDirectory() as folder, pocket_ollama(Path(folder) / "models", habits) as double:
         desk = OllamaPublisher(double.host, NAME, Path(folder) / "state", context=context, patience=BRISK)
         given: dict[str, Any] = {"tokenizer": TOKENIZER, "provide": desk.provide, "patience": BRISK}
+        given |= {"speaks": "native"} if native else {}
         with closing(desk), closing(OllamaModel(NAME, double.host, context, **given)) as model:
             model.double = double  # type: ignore[attr-defined]
             yield model

@@ -3,60 +3,27 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from agent.repositories import Mirror, Mirrors, apply, diff
+from agent.repositories import Mirror, Mirrors, apply, checkout, diff
 from agent.sandbox import Sandbox, probe
-from agent.workspace import Workspace
 from eval.errors import EvalError
-from eval.mining import Event, Options, mine
-from eval.mining.history import Refused, candidate, is_test, walk
-from eval.mining.trial import Interpreter, _results
+from eval.mining import Environment, Event, Options, Refused, environment_of, limits_of, mine
+from eval.mining.history import candidate, is_test, walk
+from eval.mining.mine import foreseen
+from eval.mining.running import LIMITS
+from eval.mining.schema import StreamFile, read
+from eval.mining.stream import RepositoryStream
 from eval.mining.wording import MAX_CHARS, issue_text, without_answers
-from eval.repository_stream import RepositoryStream, StreamFile, read
+from tests.eval.histories import START, History
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
-START = 1_600_000_000
-
-
-class History:
-    """A repository in the making; `at` is the time of the next commit, in seconds since 1970."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.at = START
-        folder.mkdir()
-        self.git("init", "-q", "-b", "main")
-
-    def git(self, *arguments: str) -> str:
-        who = {f"GIT_{role}_{part}": "ann@example.org" for role in ("AUTHOR", "COMMITTER") for part in ("NAME", "EMAIL")}
-        when = {"GIT_AUTHOR_DATE": f"{self.at} +0000", "GIT_COMMITTER_DATE": f"{self.at} +0000"}
-        variables = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "GIT_CONFIG_NOSYSTEM": "1", **who, **when}
-        done = subprocess.run(["git", *arguments], cwd=self.folder, env=variables, capture_output=True, text=True, timeout=60)
-        assert done.returncode == 0, done.stderr
-        return done.stdout.strip()
-
-    def commit(self, message: str, files: Mapping[str, str | bytes | None], seconds: int = 86_400) -> str:
-        for name, text in files.items():
-            path = self.folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if text is None:
-                path.unlink()
-            else:
-                path.write_bytes(text if isinstance(text, bytes) else text.encode())
-        self.at += seconds
-        self.git("add", "-A")
-        self.git("commit", "-q", "--allow-empty", "-m", message)
-        return self.git("rev-parse", "HEAD")
-
 
 FEES = "def fee(price):\n    return {}\n"
 TEST = (
@@ -132,7 +99,7 @@ REFUSED = {
     "first commit": 1,
     "merge": 1,
     "message says nothing": 1,
-    "no test fails without the fix": 1,
+    "no test fails without the fix": 2,
     "not deterministic": 1,
     "not text": 1,
     "too large": 1,
@@ -150,10 +117,17 @@ def mirror(history: History, tmp_path_factory: pytest.TempPathFactory) -> Mirror
 
 
 @pytest.fixture(scope="module")
-def mined(mirror: Mirror, sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Event]]:
+def environment() -> Environment:
+    return Environment.at(autoload=False)
+
+
+@pytest.fixture(scope="module")
+def mined(
+    mirror: Mirror, sandbox: Sandbox, environment: Environment, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, list[Event]]:
     events: list[Event] = []
     path = tmp_path_factory.mktemp("mined") / "shop.json"
-    assert mine("ann/shop", mirror, path, sandbox, Options(max_lines=200, plugins=False), on_event=events.append, now=NOW)
+    assert mine("ann/shop", mirror, path, sandbox, environment, Options(max_lines=200), on_event=events.append, now=NOW)
     return path, events
 
 
@@ -165,8 +139,8 @@ class TestMining:
         file = read(path)
         assert file.metadata["refused"] == REFUSED
         assert Counter(event.reason for event in events if not event.task) == REFUSED
-        assert [(event.done, event.total) for event in events] == [(n, 12) for n in range(1, 13)]
-        assert file.metadata["commits"] == 12
+        assert [(event.done, event.total) for event in events] == [(n, 13) for n in range(1, 14)]
+        assert file.metadata["commits"] == 13
         assert file.sequences[0].num_tasks == file.metadata["total_tasks"] == 2
 
     def test_tests_are_named_as_pytest_names_them_and_sorted_by_what_they_show(self, mined: tuple[Path, list[Event]]) -> None:
@@ -193,7 +167,7 @@ class TestMining:
             assert path.stat().st_mode & 0o077 == 0, path
 
     def test_what_was_found_out_is_not_asked_again_after_a_break(
-        self, mirror: Mirror, sandbox: Sandbox, mined: tuple[Path, list[Event]], tmp_path: Path
+        self, mirror: Mirror, sandbox: Sandbox, environment: Environment, mined: tuple[Path, list[Event]], tmp_path: Path
     ) -> None:
         class Silent:
             name = sandbox.name
@@ -203,56 +177,96 @@ class TestMining:
 
         journal = mined[0].with_name("shop.json.journal").read_bytes()
         path = tmp_path / "shop.json"
-        first = b"\n".join(journal.split(b"\n")[:10]) + b'\n{"sha": "torn'
+        first = b"\n".join(journal.split(b"\n")[:13]) + b'\n{"sha": "torn'
         path.with_name("shop.json.journal").write_bytes(first)
         asked: list[Event] = []
-        options = Options(max_lines=200, plugins=False)
-        assert (
-            mine("ann/shop", mirror, path, Silent(), options, on_event=asked.append, stopped=lambda: len(asked) == 9, now=NOW)
-            is None
-        )
+        options = Options(max_lines=200)
+
+        def run(stopped: Callable[[], bool] = lambda: False) -> StreamFile | None:
+            return mine("ann/shop", mirror, path, Silent(), environment, options, LIMITS, asked.append, stopped, NOW)
+
+        part = run(lambda: len(asked) == 9)
+        assert part is not None
+        assert (part.metadata["complete"], part.metadata["total_tasks"], part.metadata["commits"]) == (False, 1, 9)
+        assert read(path) == part
+        path.unlink()
+        assert run(lambda: len(asked) == 10) is None
         assert not path.exists()
-        again = mine("ann/shop", mirror, path, Silent(), options, now=NOW)
+        again = mine("ann/shop", mirror, path, Silent(), environment, options, now=NOW)
         assert again == read(mined[0])
         assert path.with_name("shop.json.journal").read_bytes() == journal
 
-    def test_other_options_start_anew(
-        self, mirror: Mirror, sandbox: Sandbox, mined: tuple[Path, list[Event]], tmp_path: Path
+    def test_what_is_asked_decides_which_journal_goes_on_and_how_far(
+        self, mirror: Mirror, sandbox: Sandbox, environment: Environment, mined: tuple[Path, list[Event]], tmp_path: Path
     ) -> None:
-        journal = tmp_path / "shop.json.journal"
+        path, journal = tmp_path / "shop.json", tmp_path / "shop.json.journal"
+
+        def run(options: Options, where: Environment = environment) -> StreamFile | None:
+            return mine("ann/shop", mirror, path, sandbox, where, options, now=NOW)
+
         journal.write_bytes(mined[0].with_name("shop.json.journal").read_bytes())
+        one = run(Options(max_lines=200, tasks=1))
+        assert one is not None
+        (gifts,) = one.sequences[0].tasks
+        assert gifts.task.problem_statement == "Gifts cost what they cost, in every size"
+        assert one.metadata["complete"] is True
+        recent = run(Options(max_lines=200, since=datetime.fromtimestamp(START + 3 * 86_400, UTC)))
+        assert recent is not None
+        assert recent.sequences[0].num_tasks == 1
         with pytest.raises(EvalError, match=r"none of 1 commits .*1 merge"):
-            mine("ann/shop", mirror, tmp_path / "shop.json", sandbox, Options(max_lines=9, newest=1), now=NOW)
+            run(Options(max_lines=9, newest=1))
+        assert len(journal.read_bytes().splitlines()) == 2
+        with pytest.raises(EvalError, match="none of 1 commits"):
+            run(Options(max_lines=9, newest=1), environment.model_copy(update={"packages": "others"}))
         assert len(journal.read_bytes().splitlines()) == 2
 
-    def test_an_interpreter_without_pytest_is_refused_before_anything_is_run(self, tmp_path: Path) -> None:
-        for path in (tmp_path / "none", Path("/bin/true")):
-            with pytest.raises(EvalError, match="give a Python that has it"):
-                Interpreter.at(path)
+    def test_what_ctrl_c_interrupts_keeps_what_was_proven(
+        self, mirror: Mirror, environment: Environment, mined: tuple[Path, list[Event]], tmp_path: Path
+    ) -> None:
+        class Interrupted:
+            name = "bubblewrap"
+
+            def run(self, *_: object) -> None:
+                raise KeyboardInterrupt
+
+        path = tmp_path / "shop.json"
+        lines = mined[0].with_name("shop.json.journal").read_bytes().split(b"\n")
+        path.with_name("shop.json.journal").write_bytes(b"\n".join(lines[:11]) + b"\n")
+        found = mine("ann/shop", mirror, path, Interrupted(), environment, Options(max_lines=200), now=NOW)
+        assert found is not None
+        assert (found.metadata["complete"], found.metadata["total_tasks"]) == (False, 1)
+        assert found == read(path)
+
+    def test_what_would_be_tried_is_foreseen_without_running_anything(self, mirror: Mirror) -> None:
+        counts = foreseen(mirror, Options(max_lines=200), NOW)
+        assert counts["to be tried"] == 5
+        assert sum(counts.values()) == 13
 
 
 class TestStream:
     def test_tasks_show_nothing_of_what_decides_them(self, mined: tuple[Path, list[Event]], mirror: Mirror) -> None:
         stream = RepositoryStream(mined[0], mirror)
         fees, gifts = stream.tasks()
-        assert fees.issue == f"{FIX}\n\nReported in  see ."
+        assert fees.issue == f"{FIX} (#12)\n\nReported in  see ."
         assert (fees.position, gifts.position) == (0, 1)
         for task in (fees, gifts):
             shown = task.model_dump_json() + repr(stream.secret(task))
             secret = json.loads(mined[0].read_text())["sequences"][0]["tasks"][task.position]
             hidden = [secret["metadata"]["fix_commit"], secret["evaluation"]["patch"], *secret["evaluation"]["FAIL_TO_PASS"]]
             assert not any(value in shown or value[:7] in shown for value in [hidden[0]])
-            assert not any(value in shown for value in [*hidden, "https:", "ann@", "Signed-off", "#12", "1234567"])
+            assert not any(value in shown for value in [*hidden, "https:", "ann@", "Signed-off", "1234567"])
 
     def test_a_workspace_is_the_parent_and_gold_is_the_way_to_the_fix(
         self, mined: tuple[Path, list[Event]], mirror: Mirror, tmp_path: Path
     ) -> None:
         stream = RepositoryStream(mined[0], mirror)
         for number, task in enumerate(stream.tasks()):
-            made = stream.open(task, tmp_path / f"w{number}")
-            assert Workspace(made.root).snapshot() == stream.checkout(task)
-            apply(made, stream.gold(task))
-            assert diff(made) == stream.gold(task)
+            told = stream.mined(task)
+            place = stream.open(task, tmp_path / f"w{number}", probe(trusted_generated=False))
+            assert place.workspace.read("src/shop/fees.py") == mirror.text(told.metadata.base_commit, "src/shop/fees.py")
+            made = checkout(mirror, told.metadata.base_commit, tmp_path / f"c{number}")
+            apply(made, told.evaluation.patch)
+            assert diff(made) == told.evaluation.patch
         assert not (tmp_path / "w0" / "src/shop/gifts.py").exists()
 
     def test_a_fix_of_one_file_is_told_whole_and_named(self, mined: tuple[Path, list[Event]], mirror: Mirror) -> None:
@@ -262,7 +276,7 @@ class TestStream:
         assert fix is not None
         assert (fix.path, fix.symbol) == ("src/shop/fees.py", "fee")
         assert (fix.before, fix.after) == (FEES.format("0"), FEES.format("price / 10"))
-        assert stream.checkout(fees)[fix.path] == fix.before
+        assert mirror.text(stream.mined(fees).metadata.base_commit, fix.path) == fix.before
         assert stream.merged_fix(gifts) is None  # a new file
 
     def test_a_damaged_file_is_refused_without_telling_secrets(
@@ -306,9 +320,8 @@ class TestIssueText:
     @pytest.mark.parametrize(
         ("message", "left"),
         [
-            ("Fix the fee of gifts (#123)", "Fix the fee of gifts"),
-            ("Fix GH-12: the fee of gifts", "Fix: the fee of gifts"),
-            ("The fee is wrong\n\nCloses #5, fixes ann/shop#77", "The fee is wrong\n\n,"),
+            ("Fix the fee of gifts (#123)", "Fix the fee of gifts (#123)"),
+            ("The fee is wrong\n\nFixes: #5\nSigned-off-by: Bo <b@example.org>", "The fee is wrong"),
             ("The fee is wrong\n\nCo-authored-by: Bo <b@example.org>\nChange-Id: I12\nReviewed-on: x", "The fee is wrong"),
             ("The fee is wrong\n\n(cherry picked from commit 0123456789abcdef0123456789abcdef01234567)", "The fee is wrong"),
             ("The fee is wrong since 0a1b2c3d4e", "The fee is wrong since"),
@@ -368,39 +381,6 @@ class TestIssueText:
         assert left == "The fee is wrong for gifts"
 
 
-class TestTrial:
-    def test_reports_that_are_none_count_as_not_run(self, tmp_path: Path) -> None:
-        path = tmp_path / "report.xml"
-        bomb = '<!DOCTYPE x [<!ENTITY a "aaaa">]><testsuite>&a;</testsuite>'
-        for text in ("", "not xml", bomb, "<testsuite>"):
-            path.write_text(text)
-            with pytest.raises(Refused, match="no report"):
-                _results(path)
-        link = tmp_path / "link.xml"
-        path.write_text("<testsuite/>")
-        link.symlink_to(path)
-        os.mkfifo(tmp_path / "pipe.xml")
-        for odd in (link, tmp_path / "pipe.xml", tmp_path / "none.xml", tmp_path):
-            with pytest.raises(Refused, match="no report"):
-                _results(odd)
-        assert _results(path) == {}
-
-    def test_a_test_passed_only_if_all_that_is_said_of_it_is_so(self, tmp_path: Path) -> None:
-        path = tmp_path / "report.xml"
-        case = '<testcase file="tests/test_a.py" classname="tests.test_a{0}" name="{1}">{2}</testcase>'
-        rows = [
-            ("", "a", ""),
-            ("", "b", "<failure/>"),
-            (".T", "c", "<skipped/>"),
-            ("", "d", ""),
-            ("", "d", "<error/>"),
-            ("", "d", ""),
-        ]
-        path.write_text(f"<testsuite>{''.join(case.format(*row) for row in rows)}<testcase name='lost'/></testsuite>")
-        expected = {"a": "passed", "b": "failure", "T::c": "skipped", "d": "error"}
-        assert _results(path) == {f"tests/test_a.py::{name}": outcome for name, outcome in expected.items()}
-
-
 @pytest.mark.parametrize(
     ("path", "test"),
     [
@@ -433,7 +413,7 @@ def test_a_hostile_history_runs_only_in_the_sandbox(sandbox: Sandbox, tmp_path: 
     for key in ("core.fsmonitor", "filter.x.smudge", "filter.x.clean", "diff.x.textconv", "diff.external", "core.pager"):
         made.git("config", key, f"touch {fired}; cat")
     mirror = Mirrors(tmp_path / "mirrors").adopt("evil", made.folder)
-    file = mine("evil", mirror, tmp_path / "evil.json", sandbox, Options(plugins=False), now=NOW)
+    file = mine("evil", mirror, tmp_path / "evil.json", sandbox, Environment.at(autoload=False), now=NOW)
     assert file is not None
     assert file.metadata["refused"] == {"first commit": 1, "no test passes with the fix": 1}
     assert file.sequences[0].tasks[0].evaluation.FAIL_TO_PASS == ("test_quiet.py::test_y",)
@@ -449,3 +429,38 @@ def test_an_odd_commit_is_refused_not_a_crash(tmp_path: Path) -> None:
     for commit in walk(mirror, "HEAD", NOW)[1:]:
         with pytest.raises(Refused, match="odd file names"):
             candidate(mirror, commit, 20, 500)
+
+
+def test_changes_that_nobody_thought_up_here_are_refused(tmp_path: Path) -> None:
+    made, long = History(tmp_path / "moved"), "".join(f"A{n} = {n}\n" for n in range(9))
+    made.commit("start", {"a.py": long, "_vendor/x.py": "X = 1\n", "test_a.py": "# 0\n"})
+    made.commit("Move it to another place", {"a.py": None, "b.py": long, "test_a.py": "# 1\n"})
+    made.commit("Newer copy of what is not ours", {"_vendor/x.py": "X = 2\n", "b.py": "# 2\n", "test_a.py": "# 2\n"})
+    made.commit("Made by a program again", {"p_pb2.py": "P = 1\n", "test_a.py": "# 3\n"})
+    made.commit("Made by another program", {"p.py": "# Generated by gen.py. DO NOT EDIT\n", "test_a.py": "# 4\n"})
+    mirror = Mirrors(tmp_path / "mirrors").adopt("moved", made.folder)
+    reasons = ["only moves files", "changes vendored files", "changes generated files", "changes generated files"]
+    for commit, reason in zip(walk(mirror, "HEAD", NOW)[1:], reasons, strict=True):
+        with pytest.raises(Refused, match=reason):
+            candidate(mirror, commit, 20, 500)
+
+
+def test_the_first_parent_line_alone_is_walked_on_request(mirror: Mirror) -> None:
+    assert len(walk(mirror, "HEAD", NOW, first_parent=True)) == 12
+    shas = [commit.sha for commit in walk(mirror, "HEAD", NOW)]
+    assert all(shas.index(parent) < n for n, c in enumerate(walk(mirror, "HEAD", NOW)) for parent in c.parents)
+
+
+def test_the_stream_file_says_what_its_tests_run_in(mined: tuple[Path, list[Event]], environment: Environment) -> None:
+    file = read(mined[0])
+    assert environment_of(file) == environment
+    assert environment_of(file).verified() == environment
+    changed = environment.model_copy(update={"packages": "others"})
+    with pytest.raises(EvalError, match="other packages"):
+        changed.verified()
+    assert limits_of(file) == LIMITS
+    file.metadata["seconds_limit"] = 7
+    assert limits_of(file).seconds == 7.0
+    file.metadata.pop("environment")
+    with pytest.raises(EvalError, match="mine the repository again"):
+        environment_of(file)

@@ -10,22 +10,15 @@ are secret, so the file is for the owner alone.
 
 from __future__ import annotations
 
-import ast
-import re
-import tempfile
-from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from agent.repositories import Checkout, Mirror, checkout
-from agent.workspace import Workspace
 from eval.errors import EvalError
 from eval.files import is_pocket
 from memory.files import write_whole
-from memory.tasks import MergedFix, Task, TaskSecret
 
 KIND = "mined"
 SHA = r"[0-9a-f]{40}([0-9a-f]{24})?"
@@ -156,93 +149,3 @@ def read(path: Path) -> StreamFile:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
         raise EvalError(f"{path}: {where}: {first['msg']}; mine the repository again") from None
-
-
-class RepositoryStream:
-    """The tasks of a stream file, checked out of a mirror.
-
-    Raises:
-        EvalError: the file is damaged, or the mirror lacks the commit of one of its tasks.
-    """
-
-    def __init__(self, path: Path, mirror: Mirror) -> None:
-        self._mirror = mirror
-        (sequence,) = read(path).sequences
-        self.name = sequence.id
-        self._tasks = {task.metadata.instance_id: task for task in sequence.tasks}
-        shas = [sha for task in sequence.tasks for sha in (task.metadata.base_commit, task.metadata.fix_commit)]
-        found = mirror.git("cat-file", "--batch-check=%(objecttype)", given="".join(f"{sha}\n" for sha in shas).encode())
-        lost = [i for i, kind in enumerate(found.split(b"\n")[:-1]) if kind != b"commit"]
-        if lost:
-            name = sequence.tasks[lost[0] // 2].metadata.instance_id
-            raise EvalError(f"{mirror.git_dir} lacks the commits of {name}; give the repository that {path} was mined from")
-
-    def tasks(self) -> list[Task]:
-        """All tasks in order."""
-        return [
-            Task(
-                id=task.metadata.instance_id,
-                repo=task.metadata.repo,
-                issue=task.task.problem_statement,
-                created_at=task.metadata.created_at,
-                position=task.continual_learning.sequence_position - 1,
-                difficulty=task.metadata.difficulty,
-                dependencies=task.continual_learning.dependencies,
-            )
-            for task in self._tasks.values()
-        ]
-
-    def open(self, task: Task, root: Path) -> Checkout:
-        """The workspace a task starts from, in the new folder `root`; see `agent.repositories.checkout`."""
-        return checkout(self._mirror, self._tasks[task.id].metadata.base_commit, root)
-
-    def checkout(self, task: Task) -> Mapping[str, str]:
-        """The files a task starts from that are text enough for the agent's tools; slower and less exact than `open`."""
-        with tempfile.TemporaryDirectory(prefix="checkout-") as folder:
-            return Workspace(self.open(task, Path(folder).resolve() / "repo").root).snapshot()
-
-    def secret(self, task: Task) -> TaskSecret:
-        """What grading needs."""
-        evaluation = self._tasks[task.id].evaluation
-        return TaskSecret(
-            task_id=task.id,
-            kind=KIND,
-            fix=self.merged_fix(task),
-            tests=evaluation.test_files,
-            fail_to_pass=evaluation.FAIL_TO_PASS,
-            pass_to_pass=evaluation.PASS_TO_PASS,
-        )
-
-    def gold(self, task: Task) -> str:
-        """The upstream patch, without the tests: for verifying that a task can be solved here."""
-        return self._tasks[task.id].evaluation.patch
-
-    def merged_fix(self, task: Task) -> MergedFix | None:
-        """The change upstream merged, where it changed one existing Python file and nothing else."""
-        mined = self._tasks[task.id]
-        path, *more = mined.continual_learning.modified_files
-        if more or not path.endswith(".py") or re.search(r"^(new|deleted) file", mined.evaluation.patch, re.MULTILINE):
-            return None
-        before, after = (self._mirror.text(sha, path) for sha in (mined.metadata.base_commit, mined.metadata.fix_commit))
-        if any("\ud800" <= character <= "\udfff" for character in before + after):
-            return None  # not UTF-8, so no text
-        return MergedFix(
-            task_id=task.id, symbol=_symbol(before, after) or Path(path).stem, path=path, before=before, after=after
-        )
-
-
-def _symbol(before: str, after: str) -> str:
-    """The innermost function or class of `after` around the first line that differs; empty if there is none."""
-    old, new = before.split("\n"), after.split("\n")
-    line = next((i for i, (a, b) in enumerate(zip(old, new, strict=False), start=1) if a != b), min(len(old), len(new)))
-    try:
-        tree = ast.parse(after)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return ""
-    around = [
-        node
-        for node in ast.walk(tree)
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
-        and node.lineno <= line <= (node.end_lineno or 0)
-    ]
-    return max(around, key=lambda node: node.lineno).name if around else ""

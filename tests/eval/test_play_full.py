@@ -1,0 +1,56 @@
+"""The full toolkit through the player: a told model, its prompt in the configuration's hash, real tests and grading."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from agent.full import FULL, Full
+from agent.sandbox.ladder import probe
+from agent.turns import Call, render_full
+from eval import play
+from eval.play import Player
+from eval.pocket.stream import PocketStream
+from memory.trajectories import Outcome
+from tests.eval.gold import ByIssue, edits
+
+STREAM = PocketStream(seed=4, repos=("bank",), count=4)
+
+
+def script(task_id: str) -> list[str]:
+    task = next(task for task in STREAM.tasks() if task.id == task_id)
+    fix = STREAM.merged_fix(task)
+    calls = [
+        Call("map"),
+        Call("search", fix.symbol),
+        Call("view", fix.path),
+        *edits(fix.before, fix.after, fix.path),
+        Call("test"),
+        Call("submit"),
+        Call("submit"),
+    ]
+    return [f"I go on.\n\n{render_full(call)}" for call in calls]
+
+
+def test_a_model_that_is_told_the_tools_solves_tasks_and_is_shown_its_change_before_it_submits(tmp_path: Path) -> None:
+    player = Player(ByIssue({task.issue: script(task.id) for task in STREAM.tasks()}), probe(trusted_generated=True))
+    player = replace(player, budget=player.budget.model_copy(update={"steps": 20, "tokens": 10**6, "seconds": 300.0}))
+    played = list(player.play(STREAM, STREAM.tasks()))
+    assert [(t.outcome, t.reason) for t in played if not t.resolved] == []
+    for trajectory in played:
+        assert trajectory.system == FULL.system
+        assert [step.tool for step in trajectory.steps][-2:] == ["submit", "submit"]
+        assert "+++" in trajectory.steps[-2].observation
+
+
+def test_the_prompt_is_part_of_the_configurations_hash(monkeypatch: pytest.MonkeyPatch) -> None:
+    player = Player(ByIssue({}), probe(trusted_generated=True))
+    (before,) = {t.config_hash for t in player.play(STREAM, STREAM.tasks()[:1])}
+    monkeypatch.setitem(play.TOOLKITS, "text", Full(shorten=70_000))  # type: ignore[attr-defined]
+    (after,) = {t.config_hash for t in player.play(STREAM, STREAM.tasks()[:1])}
+    assert before != after
+
+
+def test_a_model_without_a_plan_ends_in_its_own_outcome() -> None:
+    (played,) = Player(ByIssue({}), probe(trusted_generated=True)).play(STREAM, STREAM.tasks()[:1])
+    assert (played.outcome, played.reason) == (Outcome.GAVE_UP, "submitted without a change")
