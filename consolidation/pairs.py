@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from agent.model import Message
+from agent.session import NOT_DONE
 from agent.shown import told
 from memory.hashing import content_hash
 from memory.trajectories import Trajectory
@@ -47,8 +48,9 @@ def pairs_of(trajectory: Trajectory, source: Source) -> list[Pair]:
     """A resolved trajectory as examples, word for word as the agent was shown it.
 
     One, or where old observations were left out on the way, one for each stretch between (see `agent.shown`): a turn
-    is learnt from what was shown before it, and from nothing else.
+    is learnt from what was shown before it, and from nothing else. Calls that could not be carried out are not learnt.
     """
+    refused = {step.number for step in trajectory.steps if step.malformed or step.observation.startswith(NOT_DONE)}
     return [
         Pair(
             task_id=trajectory.task_id,
@@ -56,7 +58,7 @@ def pairs_of(trajectory: Trajectory, source: Source) -> list[Pair]:
             trajectory_id=trajectory.id,
             source=source,
             messages=tuple((m.role, m.content) for m in stretch.messages),
-            untaught=tuple(range(stretch.first)),
+            untaught=tuple(sorted({*range(stretch.first), *refused})),
         )
         for stretch in told(trajectory)
     ]
@@ -85,7 +87,8 @@ def filter_pairs(pairs: Iterable[Pair], encode: Encoder, context: int, held_out:
     result = Filtered()
     seen: set[str] = set()
     for pair in pairs:
-        if pair.task_id in held_out or content_hash(pair.messages[0][1]) in held_out:
+        issues = (content_hash(text) for role, text in pair.messages if role == "user")
+        if pair.task_id in held_out or any(issue in held_out for issue in issues):
             result.dropped["leak"] += 1
             continue
         if pair.content in seen:

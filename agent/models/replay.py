@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from agent.errors import ModelError
-from agent.loop import opening
 from agent.model import Completion, Message, Sampling, Speech
+from agent.shown import opening, shown
 from memory.hashing import content_hash
 from memory.trajectories import Trajectory
 
@@ -76,18 +76,14 @@ class ReplayModel:
 
 def _departure(record: Trajectory, messages: list[Message]) -> str:
     """Where a conversation is not the recorded one, or cannot go on from it; nothing if it can."""
-    known = opening(record)
-    for step in record.steps:
-        if len(messages) == len(known):
-            return ""
-        known += [Message("assistant", step.said), Message("tool", step.observation)]
-        for at in range(len(known) - 2, len(known)):
-            if at >= len(messages):
-                return f"{record.id} stops in the middle of turn {step.number}"
-            if messages[at] != known[at]:
-                there, here = known[at], messages[at]
-                return (
-                    f"{record.id}, turn {step.number}: recorded {there.role} {there.content[:80]!r}, "
-                    f"now {here.role} {here.content[:80]!r}"
-                )
-    return f"{record.id} was recorded for {len(record.steps)} turns only"
+    turn, half = divmod(len(messages) - len(opening(record)), 2)
+    if turn > len(record.steps) or (turn == len(record.steps) and not half):
+        return f"{record.id} was recorded for {len(record.steps)} turns only"
+    known = shown(record, turn)
+    gap = next((at for at, (there, here) in enumerate(zip(known, messages, strict=False)) if there != here), None)
+    if gap is not None:
+        there, here, number = known[gap], messages[gap], (gap - len(opening(record))) // 2
+        return (
+            f"{record.id}, turn {number}: recorded {there.role} {there.content[:80]!r}, now {here.role} {here.content[:80]!r}"
+        )
+    return f"{record.id} stops in the middle of turn {turn}" if half else ""

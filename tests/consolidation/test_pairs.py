@@ -5,6 +5,8 @@ from datetime import UTC, datetime
 
 import pytest
 
+from agent.full import FULL
+from agent.session import NOT_DONE
 from agent.tools import edit
 from agent.turns import Call, parse_call, render_call
 from agent.workspace import Workspace, write_tree
@@ -79,7 +81,8 @@ def test_only_straight_successes_are_taken_word_for_word(taken: list[Step], clea
     )
     assert is_clean(trajectory) is clean
     (pair,) = pairs_of(trajectory, "agent")
-    assert (pair.messages[-1], pair.untaught) == (("assistant", "submit"), ())
+    bad = tuple(step.number for step in taken if step.malformed)
+    assert (pair.messages[-1], pair.untaught) == (("assistant", "submit"), bad)
 
 
 def test_an_edit_between_two_texts_makes_the_one_from_the_other(tmp_path) -> None:  # type: ignore[no-untyped-def]
@@ -120,3 +123,40 @@ def test_a_fix_is_told_as_the_agents_own_calls() -> None:
     fix = MergedFix(task_id="t", symbol="f", path="m.py", before="def f():\n    return 1\n", after="def f():\n    return 2\n")
     told = [render_call(call) for call in calls_for(fix)]
     assert told == ["search f", "view m.py", "edit m.py 2\n    return 2", "test", "submit"]
+
+
+def test_a_long_attempt_is_learnt_in_stretches_as_it_was_shown_and_refused_calls_are_not() -> None:
+    view = "x" * 3_000
+    taken = [Step(number=n, said=f"view {n}", observation=view, tool="view") for n in range(40)]
+    taken[3] = taken[3].model_copy(update={"observation": f"{NOT_DONE}there is no such file"})
+    taken.append(Step(number=40, said="submit", observation="", tool="submit"))
+    trajectory = Trajectory(
+        id="1",
+        task_id="t",
+        repo="r",
+        prompt="p",
+        system=FULL.system,
+        model="m",
+        started_at=datetime.now(UTC),
+        config_hash="",
+        steps=taken,
+        outcome=Outcome.RESOLVED,
+    )
+    pairs = pairs_of(trajectory, "agent")
+    assert len(pairs) > 1
+    learnt = [
+        text
+        for pair in pairs
+        for number, (_, text) in enumerate(m for m in pair.messages if m[0] == "assistant")
+        if number not in pair.untaught
+    ]
+    assert learnt == [f"view {n}" for n in range(40) if n != 3] + ["submit"]
+    for pair in pairs:
+        assert sum(len(text) for role, text in pair.messages if role == "tool") <= FULL.shorten + 8 * 3_000
+
+
+def test_a_held_out_issue_is_found_behind_a_system_prompt() -> None:
+    pair = Pair(
+        task_id="t", repo="r", trajectory_id="1", source="agent", messages=(("system", "s"), ("user", "p"), ("assistant", "a"))
+    )
+    assert filter_pairs([pair], lambda messages: ([1], [True]), 10, {content_hash("p")}).dropped == {"leak": 1}
