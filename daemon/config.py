@@ -25,7 +25,7 @@ from agent.models.engines import ModelConfig
 from consolidation.night import NightConfig
 from daemon.errors import DaemonError
 from daemon.logs import LogConfig
-from eval.sources import TasksConfig
+from eval.task_config import TasksConfig
 from memory.hashing import content_hash
 
 PREFIX = "SLEEPYD_"

@@ -146,15 +146,13 @@ def _sandbox(home: Home, config: Config) -> Check:
 
 def _tasks(home: Home, config: Config) -> Check:
     from agent.errors import AgentError
-    from agent.sandbox.ladder import probe
     from eval.errors import EvalError
     from eval.sources import open_source
 
     source = open_source(config.tasks, home.places)
     try:
         found = source.examine()
-        if not source.generated:
-            probe(trusted_generated=False)
+        source.sandbox()
     except (EvalError, AgentError) as error:
         found, _, advice = str(error).rpartition("; ")
         return Check(name="tasks", verdict="failed", found=found or advice, advice=advice)

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from daemon.config import Config, load_config
 from daemon.errors import DaemonError
-from eval.sources import KOANS, POCKET
+from eval.task_config import KOANS, POCKET
 from memory.files import written_whole
 
 HEAD = """\

@@ -105,7 +105,7 @@ class Work:
             except SandboxError:
                 held = len(own)
         if stream is None:
-            sandbox = probe(trusted_generated=self.source.generated)
+            sandbox = self.source.sandbox()
             stream = self.source.stream(self.source.next(done, count))
             self.store.add_tasks(stream.tasks())
         player = Player(self.model, sandbox, _DayRecorder(self), self.config.budget)
@@ -202,17 +202,16 @@ class Work:
         own = self._sound([r.task_id for r in chosen if (self.home.tasks / f"{r.task_id}.json").is_file()])
         pocket = PocketSource(self.config.tasks)
         # What an earlier configuration's stream gave cannot be opened any more; it is no part of the night.
-        streams: list[tuple[Callable[[str], bool], Callable[[list[str]], TaskStream], bool]] = [
-            (pocket.has, pocket.stream, True),
-            (own.__contains__, lambda ids: FileStream(self.home.tasks, ids), False),
+        streams: list[tuple[Callable[[str], bool], Callable[[list[str]], TaskStream], Callable[[], Sandbox]]] = [
+            (pocket.has, pocket.stream, pocket.sandbox),
+            (own.__contains__, lambda ids: FileStream(self.home.tasks, ids), lambda: probe(trusted_generated=False)),
         ]
         if not isinstance(self.source, PocketSource):
-            streams.append((self.source.has, self.source.stream, False))
+            streams.append((self.source.has, self.source.stream, self.source.sandbox))
         pairs: list[Pair] = []
-        for has, stream, generated in streams:
+        for has, stream, sandbox in streams:
             if theirs := [result for result in chosen if has(result.task_id)]:
-                sandbox = probe(trusted_generated=generated)
-                pairs += self._pairs_of(stream([result.task_id for result in theirs]), theirs, sandbox)
+                pairs += self._pairs_of(stream([result.task_id for result in theirs]), theirs, sandbox())
         for repo in self.config.tasks.pocket_repos if isinstance(self.source, PocketSource) else ():
             pairs += rehearsal_pairs(repo, self.config.night.rehearsal, self.config.night.seed)
         return pairs

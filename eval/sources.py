@@ -2,85 +2,40 @@
 
 from __future__ import annotations
 
-import difflib
-import re
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
-
+from agent.errors import SandboxError
 from agent.repositories import Mirrors
+from agent.sandbox.base import ExecResult, Limits, Sandbox
+from agent.sandbox.ladder import probe
+from agent.workspace import Workspace
+from eval.errors import EvalError
 from eval.files import is_pocket
 from eval.koans import stream as koans
-from eval.places import Places
-from eval.pocket.stream import REPOSITORIES, PocketStream
+from eval.koans.toolchain import rust
+from eval.places import Places, name_of
+from eval.pocket.stream import PocketStream
 from eval.streams import TaskStream
-from eval.swebench.dataset import Dataset, Order, read
+from eval.swebench.dataset import Dataset, read
+from eval.task_config import KOANS, OWN_HISTORY, POCKET, SWE_BENCH_CL, TasksConfig
 
-POCKET, KOANS, SWE_BENCH_CL, OWN_HISTORY = "pocket", "koans", "swe-bench-cl", "repo:"
-POCKET_REPOS = ("bank", "game")
-_REPO = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}(/[A-Za-z0-9][A-Za-z0-9._-]{0,99})?")
-
-
-class TasksConfig(BaseModel):
-    """Where tasks come from."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    source: str = POCKET
-    """The task stream: `pocket` is the endless pocket world, `koans` are Rust koans, `swe-bench-cl` the benchmark
-    (`sleepyctl data fetch swe-bench-cl`), `repo:PATH` the history of a repository of your own (`sleepyctl tasks mine PATH`)."""
-    seed: int = Field(default=0, ge=0)
-    """Which pocket world."""
-    repos: tuple[str, ...] = ()
-    """Repositories that are worked on; empty for `bank` and `game` of the pocket world, and for all of any other stream."""
-    count: int = Field(default=0, ge=0)
-    """How many tasks of each pocket repository, or of any other stream in all; 0 means no limit."""
-    order: Order = Order.DATASET
-    """Order of the benchmark's tasks: `dataset` (by repository, difficulty, date) or `chronological`."""
-    mirrors: str = ""
-    """Folder of the bare mirrors of real repositories; empty for `mirrors` in the state directory."""
-    grading: Literal["native", "docker"] = "native"
-    """How the benchmark's tasks are run: in environments made here, or in containers."""
-
-    @field_validator("source")
-    @classmethod
-    def _source(cls, source: str) -> str:
-        if source not in (POCKET, KOANS, SWE_BENCH_CL) and not source.removeprefix(OWN_HISTORY) != source:
-            raise ValueError(f"there is no {source!r}; valid is 'pocket', 'koans', 'swe-bench-cl' or 'repo:PATH'")
-        if source == OWN_HISTORY:
-            raise ValueError("repo: needs a path, as in repo:/home/me/project")
-        return source
-
-    @field_validator("repos")
-    @classmethod
-    def _known(cls, repos: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-        if len(set(repos)) != len(repos):
-            raise ValueError("name no repository twice")
-        for repo in repos:
-            if info.data.get("source", POCKET) == POCKET and repo not in REPOSITORIES:
-                close = difflib.get_close_matches(repo, REPOSITORIES, 1)
-                hint = f"did you mean {close[0]!r}?" if close else f"valid are {', '.join(REPOSITORIES)}"
-                raise ValueError(f"no pocket repository {repo!r}; {hint}")
-            if not _REPO.fullmatch(repo):
-                raise ValueError(f"{repo!r} is no repository's name; write it as name or owner/name")
-        return repos
-
-    @property
-    def pocket_repos(self) -> tuple[str, ...]:
-        """Those of the pocket world, which is also where every night's guard looks."""
-        return (self.repos or POCKET_REPOS) if self.source == POCKET else POCKET_REPOS
+if TYPE_CHECKING:
+    from eval.mining.stream import RepositoryStream
 
 
 class Source(Protocol):
     """A configured stream."""
 
-    @property
-    def generated(self) -> bool:
-        """Whether all its code is the pocket world's own, which needs no confinement."""
+    def sandbox(self) -> Sandbox:
+        """What its programs run in; for code that is not the pocket world's own, one that confines.
+
+        Raises:
+            SandboxError: there is none on this machine; the text says what to install.
+        """
         ...
 
     def next(self, done: Set[str], count: int) -> list[str]:
@@ -117,7 +72,10 @@ class PocketSource:
     """The pocket world; it never ends unless `count` says so."""
 
     config: TasksConfig
-    generated: bool = True
+
+    def sandbox(self) -> Sandbox:
+        """See `Source`."""
+        return probe(trusted_generated=True)
 
     def next(self, done: Set[str], count: int) -> list[str]:
         """See `Source`."""
@@ -148,7 +106,10 @@ class KoanSource:
     """The koans that are not held out."""
 
     config: TasksConfig
-    generated: bool = False
+
+    def sandbox(self) -> Sandbox:
+        """See `Source`."""
+        return probe(trusted_generated=False)
 
     def next(self, done: Set[str], count: int) -> list[str]:
         """See `Source`."""
@@ -164,7 +125,7 @@ class KoanSource:
 
     def examine(self) -> str:
         """See `Source`."""
-        return f"{len(koans.days())} koans, {koans.rust().version}"
+        return f"{len(koans.days())} koans, {rust().version}"
 
 
 def first(ids: Iterable[str], done: Set[str], count: int, limit: int) -> list[str]:
@@ -173,13 +134,25 @@ def first(ids: Iterable[str], done: Set[str], count: int, limit: int) -> list[st
     return [identity for identity in listed if identity not in done][:count]
 
 
+class InImages:
+    """Stands for the Docker image that each task has of its own."""
+
+    name = "docker-images"
+
+    def run(self, argv: Sequence[str], workspace: Workspace, limits: Limits) -> ExecResult:
+        """Refuses: there is no image without a task."""
+        raise SandboxError("only a task's own image runs its programs")
+
+
 class SweBenchSource:
     """The benchmark's tasks, of all or of some of its repositories, in the configured order."""
 
-    generated = False
-
     def __init__(self, config: TasksConfig, places: Places) -> None:
         self._config, self._places = config, places
+
+    def sandbox(self) -> Sandbox:
+        """See `Source`."""
+        return InImages() if self._config.grading == "docker" else probe(trusted_generated=False)
 
     def next(self, done: Set[str], count: int) -> list[str]:
         """See `Source`."""
@@ -187,11 +160,15 @@ class SweBenchSource:
 
     def stream(self, ids: Iterable[str]) -> TaskStream:
         """See `Source`."""
-        from eval.swebench.opening import ClonedMirrors, opened
+        from eval.swebench.opening import ClonedMirrors, opened, opened_in_images
 
         given = Path(self._config.mirrors).expanduser()
         mirrors = Mirrors(given) if self._config.mirrors else ClonedMirrors(self._places.mirrors)
-        return opened(self._dataset(), ids, mirrors, self._places.environments)
+        if self._config.grading == "docker":
+            config = self._config
+            kept = self._places.root / "docker"
+            return opened_in_images(self._dataset(), ids, mirrors, kept, config.image, config.missing_image)
+        return opened(self._dataset(), ids, mirrors, self._places.environments, self._places.verified)
 
     def has(self, task_id: str) -> bool:
         """See `Source`."""
@@ -199,9 +176,10 @@ class SweBenchSource:
 
     def examine(self) -> str:
         """See `Source`."""
-        from eval.swebench.opening import examine
+        from eval.swebench.opening import examine, examine_engine
 
-        return f"{len(self._ids())} tasks of {self._dataset().name}, {examine()}"
+        stands_on = examine_engine() if self._config.grading == "docker" else examine()
+        return f"{len(self._ids())} tasks of {self._dataset().name}, {stands_on}"
 
     def _dataset(self) -> Dataset:
         from eval.fetch import SOURCES  # brings an HTTP client along
@@ -218,10 +196,47 @@ def _read(path: Path, changed: int) -> Dataset:
     return read(path)
 
 
+class HistorySource:
+    """What was mined from a repository of the owner's own."""
+
+    def __init__(self, config: TasksConfig, places: Places) -> None:
+        self._config, self._places = config, places
+        self._repository = Path(config.source.removeprefix(OWN_HISTORY)).expanduser()
+
+    def sandbox(self) -> Sandbox:
+        """See `Source`."""
+        return probe(trusted_generated=False)
+
+    def next(self, done: Set[str], count: int) -> list[str]:
+        """See `Source`."""
+        return first((task.id for task in self._whole().tasks()), done, count, self._config.count)
+
+    def stream(self, ids: Iterable[str]) -> TaskStream:
+        """See `Source`."""
+        return self._whole(ids)
+
+    def has(self, task_id: str) -> bool:
+        """See `Source`."""
+        return any(task.id == task_id for task in self._whole().tasks())
+
+    def examine(self) -> str:
+        """See `Source`."""
+        return f"{len(self._whole().tasks())} tasks mined from {self._repository}"
+
+    def _whole(self, ids: Iterable[str] | None = None) -> RepositoryStream:
+        from eval.mining.stream import RepositoryStream
+
+        repo = name_of(self._repository)
+        path = self._places.streams / f"{repo}.json"
+        if not path.is_file():
+            raise EvalError(f"no tasks of {self._repository} yet; `sleepyctl tasks mine {self._repository}` finds them")
+        return RepositoryStream(path, Mirrors(self._places.mirrors).get(repo), ids)
+
+
 def open_source(config: TasksConfig, places: Places) -> Source:
     """The configured source; nothing is read before it is asked."""
     if config.source == POCKET:
         return PocketSource(config)
     if config.source == KOANS:
         return KoanSource(config)
-    return SweBenchSource(config, places)
+    return SweBenchSource(config, places) if config.source == SWE_BENCH_CL else HistorySource(config, places)

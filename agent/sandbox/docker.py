@@ -2,8 +2,9 @@
 
 No network, read-only root, every capability dropped, no new privileges, the engine's seccomp profile, not root, and
 control groups for processes and memory. `/tmp` and `/dev/shm` have a fixed size. The program runs with the *image's*
-Python; what the workspace mounts is shown at its own path. A container outlives a killed client, so containers carry a
-label with their owner's number, and those of dead owners are removed when a daemon starts.
+Python; what the workspace mounts is shown at its own path, and so is the workspace, unless the image was built for another:
+then arguments and variables that name its folder are told that one. A container outlives a killed client, so containers
+carry a label with their owner's number, and those of dead owners are removed when a daemon starts.
 
 The workspace is a folder of the host: its size is watched, as on the other rungs. `/var/run/docker.sock` is never shown.
 """
@@ -11,6 +12,7 @@ The workspace is a folder of the host: its size is watched, as on the other rung
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -33,8 +35,12 @@ _BROKEN = 125  # `docker run`: the engine failed, not the program
 class Docker:
     """Runs commands with `docker run` in `image`."""
 
-    def __init__(self, image: str, host: str | None = None, python: str = "python3", executable: str = "docker") -> None:
+    def __init__(
+        self, image: str, host: str | None = None, python: str = "python3", executable: str = "docker", at: str | None = None
+    ) -> None:
         """Uses the engine at `host` (as in DOCKER_HOST; the client's default otherwise); reaps what dead owners left.
+
+        `at` is where programs see the workspace (an absolute path; its own by default).
 
         Raises:
             SandboxError: no client, no engine, or no such image; nothing is pulled.
@@ -43,8 +49,11 @@ class Docker:
         if found is None:
             raise SandboxError(f"{executable} not found; install Docker (apt-get install docker.io) or use bubblewrap")
         self.name = f"docker:{image}"
-        self._image, self._python = image, python
-        self._client = [found, *(["--host", host] if host else [])]
+        self._image, self._python, self._at = image, python, at
+        self._client = [found]
+        # Runs do not get this process's environment, where the client would look.
+        host = host or self._ask("context", "inspect", "--format", "{{.Endpoints.docker.Host}}", strict=False).strip()
+        self._client += ["--host", host] if host else []
         self._identity = self._ask("image", "inspect", "--format", "{{.Id}}", image).strip()
         self._reap()
 
@@ -56,7 +65,7 @@ class Docker:
             raise SandboxError(f"cannot start docker in {workspace.root}: No such folder; check that both exist")
         name = f"sleepy-{uuid.uuid4().hex}"
         command = [*self._client, "run", "--name", name, *self._flags(workspace, limits), self._identity]
-        command += with_rlimits(argv, limits)
+        command += with_rlimits([self._told(word, workspace) for word in argv], limits)
         # The limits that count are the container's; these are for the client, which is ours.
         client = replace(limits, processes=_CLIENT_PROCESSES, memory_bytes=_CLIENT_BYTES)
         try:
@@ -68,21 +77,30 @@ class Docker:
         return result
 
     def _flags(self, workspace: Workspace, limits: Limits) -> list[str]:
-        root = Path(os.path.abspath(workspace.root))  # noqa: PTH100 - the same path as in argv
+        root = _absolute(workspace.root)
+        place = Path(self._at) if self._at is not None else root
         user, group = _owner(root)
         tmpfs = f"rw,nosuid,nodev,mode=1777,size={limits.file_bytes}"
         flags = ["--label", f"{LABEL}={os.getpid()}", "--network", "none", "--read-only", "--hostname", "sandbox", "--init"]
         flags += ["--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--user", f"{user}:{group}"]
         flags += ["--pids-limit", str(limits.processes + 1), "--ipc", "private", "--shm-size", str(limits.file_bytes)]
         flags += ["--memory", str(limits.memory_bytes), "--memory-swap", str(limits.memory_bytes), "--log-driver", "none"]
-        flags += ["--tmpfs", f"/tmp:{tmpfs}", "--workdir", str(root), "--entrypoint", "", "--pull", "never"]
+        flags += ["--tmpfs", f"/tmp:{tmpfs}", "--workdir", str(place), "--entrypoint", "", "--pull", "never"]
         for key, value in environment(workspace.env).items():
-            flags += ["--env", f"{key}={value}"]
-        for path, mode in [*((Path(os.path.abspath(m)), "readonly") for m in workspace.mounts), (root, "")]:  # noqa: PTH100
-            if "," in str(path) or '"' in str(path):
+            flags += ["--env", f"{key}={self._told(value, workspace)}"]
+        mounts = [(path, path, "readonly") for path in map(_absolute, workspace.mounts)]
+        for path, target, mode in (*mounts, (root, place, "")):
+            if any(mark in f"{path}{target}" for mark in ',"'):
                 raise SandboxError(f"Docker cannot mount {path}: no commas or quotes, please")
-            flags += ["--mount", ",".join(filter(None, ["type=bind", f"source={path}", f"target={path}", mode]))]
+            flags += ["--mount", ",".join(filter(None, ["type=bind", f"source={path}", f"target={target}", mode]))]
         return flags
+
+    def _told(self, word: str, workspace: Workspace) -> str:
+        """A word with the path that the program sees the workspace at."""
+        if self._at is None:
+            return word
+        at = self._at
+        return re.sub(rf"(?<![^:=]){re.escape(str(_absolute(workspace.root)))}(?=$|[/:])", lambda _: at, word)
 
     def _ask(self, *words: str, strict: bool = True) -> str:
         try:
@@ -101,6 +119,10 @@ class Docker:
             identity, _, owner = line.partition(" ")
             if not owner.isdigit() or not _alive(int(owner)):
                 self._ask("rm", "--force", "--volumes", identity, strict=False)
+
+
+def _absolute(path: Path) -> Path:
+    return Path(os.path.abspath(path))  # noqa: PTH100 - the same path as in argv
 
 
 def _alive(pid: int) -> bool:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from daemon.cli.options import Json, print_table
+from daemon.cli.options import HomeOption, Json, print_table
 
 bench = typer.Typer(no_args_is_help=True, help="Measure.")
 DEMO_HOME = Path("~/.sleepyd-demo")
@@ -135,3 +135,27 @@ def bench_train(
         for row in report.rows
     ]
     print_table(columns, rows, "")
+
+
+@bench.command("koans")
+def bench_koans(home: HomeOption = None, as_json: Json = False) -> None:
+    """The frozen evaluation set of Rust koans, played by the configured model without an adapter."""
+    from rich.console import Console
+
+    from agent.models.engines import open_model
+    from agent.sandbox.ladder import probe
+    from daemon.home import Home
+    from daemon.run import read_config
+    from eval.bench_koans import bench as measure
+    from eval.play import Player
+
+    config, console = read_config(Home.at(home)), Console(stderr=True)
+    model = open_model(config.model, config.night.threads)
+    player = Player(model, probe(trusted_generated=False), budget=config.budget, width=config.day.batch)
+    report = measure(player, lambda trajectory: console.print(f"{trajectory.task_id} {trajectory.outcome}"))
+    if as_json:
+        typer.echo(report.model_dump_json())
+        return
+    rows = [(family, row["tasks"], row["resolved"]) for family, row in report.families.items()]
+    print_table(("family", "koans", "resolved"), [*rows, ("all", report.tasks, report.resolved)], "")
+    typer.echo(f"repeat-error rate {report.repeat_error_rate}, median steps to green {report.median_steps_to_green}")

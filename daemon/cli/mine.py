@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from eval.mining import Event
-    from eval.repository_stream import StreamFile
+    from eval.mining.schema import StreamFile
 
 INTERRUPTED = 130
 Since = Annotated[
@@ -70,10 +69,10 @@ def mine(
     from eval.mining import mine as find
     from eval.mining.environment import python_of, split_command
     from eval.mining.running import LIMITS
-    from eval.places import Places
+    from eval.places import Places, name_of
 
     repository = path.expanduser().resolve()
-    repo = name or re.sub(r"[^A-Za-z0-9._-]+", "-", repository.name).strip("-._") or "repository"
+    repo = name or name_of(repository)
     place = Home.at(home)
     place.make()
     places = Places(place.root)

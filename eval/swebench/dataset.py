@@ -107,6 +107,14 @@ class Dataset:
             rows.sort(key=lambda row: (row.created_at, row.instance_id))
         return [self._task(row, position) for position, row in enumerate(rows)]
 
+    def repo(self, task_id: str) -> str:
+        """The repository (owner/name) of a task.
+
+        Raises:
+            EvalError: if there is no such task.
+        """
+        return self._row(task_id).metadata.repo
+
     def base(self, task_id: str) -> Base:
         """The commit and version a task starts from.
 

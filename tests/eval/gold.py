@@ -2,6 +2,8 @@
 
 import difflib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from agent.model import Completion, Message, Sampling
 from agent.models.scripted import ScriptedModel
@@ -71,3 +73,21 @@ class ByIssue(ScriptedModel):
             self.seen += [m.content for m in messages]
             answers.append(Completion(script[turn] if turn < len(script) else render_full(Call("submit")), 0, 0))
         return answers
+
+
+class Knowing:
+    """The brain of a chat server that plays the script of the issue it is shown."""
+
+    context = 10**6
+
+    def __init__(self, scripts: Mapping[str, Sequence[str]]) -> None:
+        self.model = ByIssue(scripts)
+
+    def tokens(self, turns: Sequence[Mapping[str, Any]]) -> int:
+        return sum(len(turn["content"]) // 4 for turn in turns)
+
+    def answer(self, turns: Sequence[Mapping[str, Any]], sampling: Sampling, adapter: Path | None = None) -> Completion:
+        # Over this API observations are messages of the user's; the first is the issue.
+        messages = [Message(turn["role"], turn["content"]) for turn in turns]
+        said = self.model.complete([messages], sampling)[0]
+        return Completion(said.text, self.tokens(turns), len(said.text) // 4)

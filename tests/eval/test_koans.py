@@ -19,6 +19,7 @@ from agent.sandbox.ladder import probe
 from agent.tools import TestRun
 from agent.turns import Call, render_call
 from agent.workspace import Workspace
+from eval.bench_koans import bench as bench_koans
 from eval.errors import EvalError
 from eval.koans import FAMILIES, KoanStream, days, held_out
 from eval.koans.book import ANSWERS, HARNESS, SOURCE, Koan, book, cases
@@ -325,3 +326,17 @@ def test_attempts_that_never_get_green_count_in_the_median() -> None:
     broken = trajectory("d", "x", outcome=Outcome.INFRASTRUCTURE_FAILURE)
     assert median_steps_to_green([fast, slow, broken]) == 3.0
     assert median_steps_to_green([]) is None
+
+
+@pytest.mark.slow
+def test_the_evaluation_set_is_played_whole_and_told_by_family(bench: Bench) -> None:
+    stream = KoanStream.evaluation()
+    scripts = {}
+    for number, task in enumerate(stream.tasks()):
+        fix = stream.merged_fix(task)
+        edit = Call("edit", SOURCE, 1, lines(fix.before), body=fix.after.removesuffix("\n"))
+        scripts[task.issue] = [render_call(edit), "test", "submit"] if number % 2 else ["submit"]
+    report = bench_koans(Player(ByIssue(scripts), bench.box))
+    assert (report.tasks, report.resolved, report.lost, report.koans) == (30, 15, 0, FROZEN)
+    assert sum(row["resolved"] for row in report.families.values()) == 15
+    assert report.median_steps_to_green is None

@@ -1,0 +1,1 @@
+"""Native grading: the official verdict on SWE-Bench-CL tasks without Docker images, in locked environments and the sandbox."""
