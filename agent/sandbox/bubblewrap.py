@@ -25,6 +25,7 @@ from agent.sandbox.base import ExecResult, Limits, environment, own_packages, ru
 from agent.workspace import Workspace
 
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc/ld.so.cache", "/etc/alternatives")
+_HOSTS = Path(__file__).resolve().with_name("hosts")
 _HELPERS = 2  # bwrap outside of the namespace, and its init inside
 _NEWER = ("--disable-userns",)  # since 0.8; takes the kernel code behind nested namespaces out of reach
 
@@ -83,7 +84,7 @@ class Bubblewrap:
                 flags += ["--symlink", str(path.readlink()), str(path)]
             elif path.exists():
                 flags += ["--ro-bind", str(path), str(path)]
-        flags += ["--proc", "/proc", "--dev", "/dev"]
+        flags += ["--proc", "/proc", "--dev", "/dev", "--ro-bind", str(_HOSTS), "/etc/hosts"]
         for path in map(Path, ("/dev/shm", "/tmp")):
             flags += ["--perms", "1777", "--size", str(limits.file_bytes), "--tmpfs", str(path)]
         binds = dict.fromkeys([*_interpreter(), *(_absolute(path) for path in workspace.mounts)], "--ro-bind")

@@ -33,7 +33,7 @@ class ClonedMirrors(Mirrors):
 
 
 def opened(dataset: Dataset, ids: Iterable[str], mirrors: Mirrors, environments: Path, verified: Path) -> SweBenchStream:
-    """The stream of these tasks, graded natively; each is verified before it is opened for the first time, in the folder `verified`."""
+    """The stream of these tasks, graded natively. Each is verified, in the folder `verified`, before it is first opened."""
 
     def grading(sandbox: Sandbox) -> NativeGrader:
         return NativeGrader(dataset, mirrors, Environments(environments), sandbox)

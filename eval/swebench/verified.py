@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from eval.swebench.dataset import PUBLISHED
 
 FILE = "verified.json"
-COMMAND = "sleepyctl tasks verify --gold --write"
+COMMAND = "sleepyctl tasks verify --gold --write eval/swebench/verified.json"
 
 
 class Measured(BaseModel):

@@ -21,7 +21,7 @@ from typing import Any
 
 from agent.repositories import RepositoryError
 from eval.errors import EvalError
-from eval.swebench.native.tables import _loading, _stood_in, tables
+from eval.swebench.native.tables import LOADING, stood_in, tables
 
 PLATFORMS = {"x86_64": "linux/x86_64", "arm64": "linux/arm64/v8"}
 _NAME, _FOLDER = "testbed", "/testbed"
@@ -112,7 +112,7 @@ def _texts() -> tuple[Any, Any, Any]:
     spec = util.find_spec("swebench")
     assert spec is not None
     assert spec.submodule_search_locations
-    with _loading, _stood_in(Path(spec.submodule_search_locations[0])):
+    with LOADING, stood_in(Path(spec.submodule_search_locations[0])):
         python = importlib.import_module("swebench.harness.test_spec.python")
         dockerfiles = importlib.import_module("swebench.harness.dockerfiles")
         constants = importlib.import_module("swebench.harness.constants")

@@ -25,7 +25,7 @@ from eval.swebench.docker.images import Image, Images
 from eval.swebench.docker.products import Products
 from eval.swebench.native import runs
 from eval.swebench.native.environments import Facts
-from eval.swebench.native.grader import Verdict, _change, _verdict
+from eval.swebench.native.grader import Verdict, put_patch, verdict_of
 from eval.swebench.native.recipes import Recipe
 from eval.swebench.native.tables import tables
 from memory.hashing import content_hash, source_hash
@@ -137,14 +137,14 @@ class DockerGrader:
         with tempfile.TemporaryDirectory(prefix="grade-", dir=self._folder, ignore_cleanup_errors=True) as name:
             made = self._plain(task_id, Path(name).resolve() / "repo")
             try:
-                _change(made, patch, how.protected)
+                put_patch(made, patch, how.protected)
             except RepositoryError as error:
                 return Outcome.UNRESOLVED, f"the patch does not apply: {error}", {}
             apply(made, secret.test_patch)
             self._products.put(made, image, layout.REPOSITORY)  # after the patch, which has no say in them
             targets = tables().directives(how.repo, secret.test_patch)
             seen = runs.run(how, layout.workspace(how, made.root), targets, sandbox, self._limits)
-        return _verdict(secret, seen, self._limits)
+        return verdict_of(secret, seen, self._limits)
 
     def _plain(self, task_id: str, root: Path) -> Checkout:
         return checkout(self._mirrors.get(self._dataset.repo(task_id)), self._dataset.base(task_id).commit, root)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import tempfile
 import time
 from collections.abc import Mapping
@@ -14,7 +13,7 @@ from agent.errors import AgentError
 from agent.repositories import Checkout, Mirrors, RepositoryError, apply, checkout, pretend_version
 from agent.sandbox.base import Limits, Sandbox
 from agent.tools import TestRun
-from agent.workspace import Workspace
+from agent.workspace import Workspace, remove_tree
 from eval.errors import EvalError
 from eval.swebench.dataset import Dataset, SweBenchSecret
 from eval.swebench.native import runs
@@ -158,7 +157,7 @@ class NativeGrader:
         with tempfile.TemporaryDirectory(prefix="grade-", dir=self._folder, ignore_cleanup_errors=True) as name:
             made = self.checkout(task_id, Path(name).resolve() / "repo")
             try:
-                _change(made, patch, how.protected)
+                put_patch(made, patch, how.protected)
                 apply(made, secret.test_patch)
             except RepositoryError as error:
                 if not patch.strip():
@@ -166,10 +165,11 @@ class NativeGrader:
                 return Outcome.UNRESOLVED, f"the patch does not apply: {error}", {}
             targets = tables().directives(how.repo, secret.test_patch)
             seen = runs.run(how, self.workspace(task_id, made.root), targets, self._sandbox, self._limits)
-        return _verdict(secret, seen, self._limits)
+        return verdict_of(secret, seen, self._limits)
 
 
-def _verdict(secret: SweBenchSecret, seen: runs.Run, limits: Limits) -> tuple[Outcome, str, dict[str, str]]:
+def verdict_of(secret: SweBenchSecret, seen: runs.Run, limits: Limits) -> tuple[Outcome, str, dict[str, str]]:
+    """What a run decides, why (without naming a test), and the status of each test that decides."""
     needed = (*secret.fail_to_pass, *secret.pass_to_pass)
     results = {test: seen.statuses[test] for test in needed if test in seen.statuses}
     if seen.result.timed_out:
@@ -187,7 +187,7 @@ def _verdict(secret: SweBenchSecret, seen: runs.Run, limits: Limits) -> tuple[Ou
     return Outcome.UNRESOLVED, f"{why}{failed[1]} of {len(secret.pass_to_pass)} that passed before", results
 
 
-def _change(made: Checkout, patch: str, protected: tuple[str, ...]) -> None:
+def put_patch(made: Checkout, patch: str, protected: tuple[str, ...]) -> None:
     """Apply a patch, all but what it does to tests and to what they run with.
 
     Raises:
@@ -208,4 +208,4 @@ def _change(made: Checkout, patch: str, protected: tuple[str, ...]) -> None:
             made.git("checkout-index", "--force", "-z", "--stdin", given=path + b"\0")
         else:
             target = made.root / name
-            shutil.rmtree(target) if target.is_dir() else target.unlink()
+            remove_tree(target) if target.is_dir() and not target.is_symlink() else target.unlink()

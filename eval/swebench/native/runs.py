@@ -33,7 +33,8 @@ LIMITS = Limits(
 REPORT_BYTES = 64 * 2**20
 PASSED = ("PASSED", "XFAIL")
 """What swebench counts as a pass; never seen is neither."""
-_WORST = ("PASSED", "XFAIL", "XPASS", "SKIPPED", "FAILED", "ERROR")
+_WORST = ("SKIPPED", "PASSED", "XFAIL", "XPASS", "FAILED", "ERROR")
+"""Two tests can share an id (subclasses in Django); one that is skipped beside one that passes is no failure."""
 _UNITTEST = {"PASSED": "ok", "SKIPPED": "skipped 'it'", "FAILED": "FAIL", "ERROR": "ERROR"}
 _SYMPY = {"PASSED": "ok", "FAILED": "F", "ERROR": "E"}
 

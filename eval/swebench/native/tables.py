@@ -28,7 +28,7 @@ _STAND_INS: Mapping[str, tuple[str, ...]] = {
     "swebench.harness.utils": ("ansi_escape", "get_modified_files", "load_cached_environment_yml"),
     "swebench.harness.test_spec.test_spec": ("TestSpec",),
 }
-_loading = threading.Lock()
+LOADING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def tables() -> Tables:
     Raises:
         EvalError: swebench is not installed, or is another version; the text says what to install.
     """
-    with _loading:
+    with LOADING:
         return _tables()
 
 
@@ -77,7 +77,7 @@ def _tables() -> Tables:
     spec = util.find_spec("swebench")
     if spec is None or not spec.submodule_search_locations:
         raise EvalError(f"swebench is installed without its modules; {_NEEDED}")
-    with _stood_in(Path(spec.submodule_search_locations[0])):
+    with stood_in(Path(spec.submodule_search_locations[0])):
         constants = importlib.import_module("swebench.harness.constants")
         python = importlib.import_module("swebench.harness.test_spec.python")
         parsers = importlib.import_module("swebench.harness.log_parsers")
@@ -93,7 +93,8 @@ def _tables() -> Tables:
 
 
 @contextmanager
-def _stood_in(folder: Path) -> Iterator[None]:
+def stood_in(folder: Path) -> Iterator[None]:
+    """Let swebench's modules in `folder` be imported without what it depends on; hold `LOADING` meanwhile."""
     before = {name: module for name, module in sys.modules.items() if name in _STAND_INS or name.split(".")[0] == "swebench"}
     for name in before:
         del sys.modules[name]
