@@ -174,8 +174,9 @@ def damaged(folder: Path, ids: Iterable[str]) -> dict[str, str]:
 
 
 def unfixed(folder: Path, ids: Iterable[str]) -> set[str]:
-    """Those of the ids that are tasks of this folder and have no fix that could be read."""
-    there = [identity for identity in ids if (folder / f"{identity}.json").is_file()]
+    """Those of the ids without a merged fix: all but pocket tasks, and tasks of this folder with a fix that can be read."""
+    others = [identity for identity in ids if not is_pocket(identity)]
+    there = [identity for identity in others if (folder / f"{identity}.json").is_file()]
     lost = damaged(folder, there)
     stream = FileStream(folder, (identity for identity in there if identity not in lost))
-    return {*lost, *(task.id for task in stream.tasks() if stream.merged_fix(task) is None)}
+    return set(others) - {task.id for task in stream.tasks() if stream.merged_fix(task) is not None}

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from agent.sandbox.process import ProcessSandbox
 from agent.workspace import write_tree
 from eval.errors import EvalError
-from eval.files import FileStream, FileTask, save
+from eval.files import FileStream, FileTask, save, unfixed
 from eval.grading import grade
 from eval.pocket.stream import PocketStream
 from eval.streams import TaskStream
@@ -300,3 +300,7 @@ def test_another_tasks_file_is_not_taken_for_it(tmp_path: Path) -> None:
 
 def test_no_ids_are_no_tasks(tmp_path: Path) -> None:
     assert FileStream(tmp_path / "nowhere", []).tasks() == []
+
+
+def test_only_pocket_tasks_and_own_ones_with_a_fix_are_counted_on_to_teach_a_merged_fix(tmp_path: Path) -> None:
+    assert unfixed(tmp_path, ["bank-stream-0-1", "django__django-1", "koan-borrow-x"]) == {"django__django-1", "koan-borrow-x"}
