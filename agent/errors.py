@@ -17,6 +17,10 @@ class SandboxError(AgentError):
     """No sandbox may run this code on this machine."""
 
 
+class ChangeError(AgentError):
+    """What the agent made of its workspace cannot be a solution; the text is why."""
+
+
 class WorkplaceError(AgentError):
     """A task cannot be opened on this machine."""
 

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from agent.errors import AgentError
+from agent.errors import AgentError, ChangeError
 from agent.model import Completion, Message, Model, Sampling
 from agent.session import MALFORMED, TERSE, Left, Toolkit
 from agent.shown import opening as opening
@@ -198,6 +198,8 @@ def _turn(attempt: Attempt, completion: Completion, recorder: Recorder) -> bool:
             trajectory.outcome, trajectory.reason = Outcome.GAVE_UP, f"{GIVE_UP_AFTER} turns in a row were no calls"
         elif reason := attempt.exhausted(completion):
             trajectory.outcome, trajectory.reason = Outcome.OUT_OF_BUDGET, reason
+    except ChangeError as error:  # the agent's own doing
+        trajectory.outcome, trajectory.reason = Outcome.UNRESOLVED, str(error)[:500]
     except (AgentError, OSError) as error:
         _lost(trajectory, error)
     return trajectory.outcome is not None

@@ -87,6 +87,11 @@ class Home:
         return self.root / "nights"
 
     @property
+    def scratch(self) -> Path:
+        """Workspaces of what is being done; the worker's alone, and gone when the next one starts."""
+        return self.root / "scratch"
+
+    @property
     def tasks(self) -> Path:
         """Tasks of the owner's own, one file each."""
         return self.root / "tasks"

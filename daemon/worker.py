@@ -14,14 +14,16 @@ import os
 import queue
 import signal
 import sys
+import tempfile
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from agent.workspace import remove_tree
 from daemon.config import Config
 from daemon.home import Home, owned
 
@@ -90,6 +92,10 @@ def serve(home: Home, desk: Desk) -> None:
     from daemon.work import Stopped, Work
     from memory.store import Store
 
+    with suppress(FileNotFoundError):
+        remove_tree(home.scratch)  # what a worker that was killed left behind
+    home.scratch.mkdir(mode=0o700)
+    tempfile.tempdir = str(home.scratch)
     with ExitStack() as stack:
         store: Store | None = None
         work: Work | None = None

@@ -12,6 +12,7 @@ from agent.turns import render_issue
 from agent.workplace import Workplace
 from consolidation.pairs import Pair, pairs_of
 from consolidation.synthesis.retelling import Solution, is_clean, own_solution, retell
+from eval.play import opened
 from eval.streams import TaskStream
 from memory.tasks import Task
 from memory.trajectories import Trajectory
@@ -38,8 +39,8 @@ def pairs_of_day(
     with tempfile.TemporaryDirectory(prefix="night-") as name:
         scratch = Path(name).resolve()
 
-        def opened(identity: str, task: Task) -> Workplace:
-            return stream.open(task, scratch / identity, sandbox)
+        def opener(identity: str, task: Task) -> Workplace:
+            return opened(stream, task, scratch / identity, sandbox)
 
         pairs: list[Pair] = []
         solutions: list[Solution] = []
@@ -50,15 +51,15 @@ def pairs_of_day(
                 continue
             if trajectory.system or is_clean(trajectory):
                 pairs += pairs_of(trajectory.model_copy(update={"prompt": prompt}), "agent")
-            elif (own := own_solution(trajectory, task, prompt, opened)) is not None:
+            elif (own := own_solution(trajectory, task, prompt, opener)) is not None:
                 solutions.append(own)
-        for trajectory in retell(solutions, opened, recorder, sandbox.name):
+        for trajectory in retell(solutions, opener, recorder, sandbox.name):
             pairs += pairs_of(trajectory, "agent")
         if merged_fixes and terse:
             solved = {t.task_id for t in trajectories if t.resolved}
             missed = [tasks[i] for i in dict.fromkeys(t.task_id for t in trajectories) if i not in solved]
             known = [(t, fix) for t in missed if (fix := stream.merged_fix(t)) is not None]
             merged = [Solution(t, render_issue(t.repo, t.issue), fix) for t, fix in known]
-            for trajectory in retell(merged, opened, recorder, sandbox.name):
+            for trajectory in retell(merged, opener, recorder, sandbox.name):
                 pairs += pairs_of(trajectory, "merged_fix")
         return pairs

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +39,12 @@ class Places:
     def streams(self) -> Path:
         """Streams mined from repositories of the owner's own."""
         return self.root / "streams"
+
+
+def key_of(repository: Path) -> str:
+    """Under which name the mirror and the stream of a repository on this machine lie; no two have the same."""
+    place = os.fsencode(repository.resolve())
+    return f"{name_of(repository)}-{hashlib.sha256(place).hexdigest()[:8]}"
 
 
 def name_of(repository: Path) -> str:

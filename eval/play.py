@@ -111,10 +111,15 @@ class Player:
             config_hash=digest,
             sandbox=self.sandbox.name,
         )
-        return Attempt(trajectory, partial(_opened, stream, task, scratch / identity, self.sandbox), self.budget, self.toolkit)
+        return Attempt(trajectory, partial(opened, stream, task, scratch / identity, self.sandbox), self.budget, self.toolkit)
 
 
-def _opened(stream: TaskStream, task: Task, root: Path, sandbox: Sandbox) -> Workplace:
+def opened(stream: TaskStream, task: Task, root: Path, sandbox: Sandbox) -> Workplace:
+    """A task of a stream, opened.
+
+    Raises:
+        AgentError, OSError: it cannot be made here; a `WorkplaceError` if the stream says so.
+    """
     try:
         return stream.open(task, root, sandbox)
     except EvalError as error:

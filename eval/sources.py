@@ -17,7 +17,7 @@ from eval.errors import EvalError
 from eval.files import is_pocket
 from eval.koans import stream as koans
 from eval.koans.toolchain import rust
-from eval.places import Places, name_of
+from eval.places import Places, key_of
 from eval.pocket.stream import PocketStream
 from eval.streams import TaskStream
 from eval.swebench.dataset import Dataset, read
@@ -167,8 +167,11 @@ class SweBenchSource:
         if self._config.grading == "docker":
             config = self._config
             kept = self._places.root / "docker"
-            return opened_in_images(self._dataset(), ids, mirrors, kept, config.image, config.missing_image)
-        return opened(self._dataset(), ids, mirrors, self._places.environments, self._places.verified)
+            stream = opened_in_images(self._dataset(), ids, mirrors, kept, config.image, config.missing_image)
+        else:
+            stream = opened(self._dataset(), ids, mirrors, self._places.environments, self._places.verified)
+        stream.name += f"-{self._config.order}"  # so that results of different orders are never compared
+        return stream
 
     def has(self, task_id: str) -> bool:
         """See `Source`."""
@@ -226,11 +229,11 @@ class HistorySource:
     def _whole(self, ids: Iterable[str] | None = None) -> RepositoryStream:
         from eval.mining.stream import RepositoryStream
 
-        repo = name_of(self._repository)
-        path = self._places.streams / f"{repo}.json"
+        key = key_of(self._repository)
+        path = self._places.streams / f"{key}.json"
         if not path.is_file():
             raise EvalError(f"no tasks of {self._repository} yet; `sleepyctl tasks mine {self._repository}` finds them")
-        return RepositoryStream(path, Mirrors(self._places.mirrors).get(repo), ids)
+        return RepositoryStream(path, Mirrors(self._places.mirrors).get(key), ids)
 
 
 def open_source(config: TasksConfig, places: Places) -> Source:

@@ -101,14 +101,14 @@ class Store(Database):
         self.add_tasks([task])
 
     def add_tasks(self, tasks: Sequence[Task]) -> None:
-        """Remember several tasks, all or none; see `add_task`."""
+        """Remember several tasks, all or none; see `add_task`. A task's place in its stream may move; the first one is kept."""
         with self._write() as connection:
             for task in tasks:
                 body = task.model_copy(update={"created_at": _aware(task.created_at)}).model_dump_json()
                 known = connection.execute(select(TASKS.c.body).where(TASKS.c.id == task.id)).scalar()
                 if known is None:
                     connection.execute(insert(TASKS).values(id=task.id, body=body))
-                elif Task.model_validate_json(known) != task:
+                elif Task.model_validate_json(known).model_copy(update={"position": task.position}) != task:
                     raise RecordError(f"task {task.id} is already recorded with other content; give the changed task a new id")
 
     def tasks(self) -> list[Task]:

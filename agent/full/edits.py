@@ -124,7 +124,7 @@ class Desk:
         if last.before is None:
             with suppress(CallError, OSError):
                 self.workspace.resolve(last.path).unlink()
-            remove_folders(list(last.folders))
+            remove_folders(self.workspace, last.folders)
             told = "removed again"
         elif (self.workspace.root / last.path).is_file():
             self.workspace.write(last.path, last.before)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
@@ -141,13 +142,14 @@ def create(workspace: Workspace, path: str, text: str) -> list[Path]:
     except FileExistsError as error:
         raise CallError(f"{path} is there already; edit it") from error
     except OSError as error:
-        remove_folders(made)
+        remove_folders(workspace, made)
         raise CallError(f"{path[:200]} cannot be made ({error.strerror})") from error
     return made
 
 
-def remove_folders(made: list[Path]) -> None:
-    """Remove folders that `create` made, the deepest first, as far as they are empty."""
+def remove_folders(workspace: Workspace, made: Sequence[Path]) -> None:
+    """Remove folders that `create` made, the deepest first, as far as they are empty and still reached through no link."""
     for folder in reversed(made):
-        with suppress(OSError):
-            folder.rmdir()
+        if folder_of(workspace, folder.relative_to(workspace.root).as_posix()) is not None:
+            with suppress(OSError):
+                folder.rmdir()

@@ -170,7 +170,7 @@ def _of_python(tree: ast.Module) -> Iterator[Part]:
     while waiting:
         node, depth = waiting.pop()
         if isinstance(node, ast.ClassDef):
-            bases = ", ".join(ast.unparse(base) for base in node.bases[:3])
+            bases = ", ".join(map(_unparsed, node.bases[:3]))
             yield Part(node.lineno, depth, f"class {node.name}{f'({bases})' if bases else ''}"[:WIDTH])
             waiting += [(inner, depth + 1) for inner in reversed(node.body)]
         elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -178,6 +178,13 @@ def _of_python(tree: ast.Module) -> Iterator[Part]:
         elif isinstance(node, ast.If | ast.Try):
             inner = [*node.body, *node.orelse, *(line for handler in getattr(node, "handlers", ()) for line in handler.body)]
             waiting += [(line, depth) for line in reversed(inner)]
+
+
+def _unparsed(base: ast.expr) -> str:
+    try:
+        return ast.unparse(base)
+    except (RecursionError, ValueError):  # what can be parsed may still be too deep
+        return "..."
 
 
 def _by_pattern(lines: list[str], pattern: re.Pattern[str]) -> list[Part]:

@@ -139,8 +139,9 @@ def _begins(keys: Sequence[str], wanted: Sequence[str]) -> list[int]:
             votes.update(at - number for at in where.get(key, ()))
     if len(votes) < 2:
         longest = max(range(len(wanted)), key=lambda number: len(wanted[number]))
-        for like in get_close_matches(wanted[longest], where, n=4, cutoff=0.6):
-            votes.update(at - longest for at in where[like][:8])
+        heads = {key[:MAX_WIDTH]: key for key in where}
+        for like in get_close_matches(wanted[longest][:MAX_WIDTH], heads, n=4, cutoff=0.6):
+            votes.update(at - longest for at in where[heads[like]][:8])
     return [max(0, begin) for begin, _ in votes.most_common(CANDIDATES)]
 
 

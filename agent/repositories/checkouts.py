@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.errors import ChangeError
 from agent.repositories.git import RepositoryError, command, git, pipe
 from agent.repositories.mirrors import Mirror
 from agent.workspace import remove_tree
@@ -146,15 +147,19 @@ def diff(made: Checkout) -> str:
     nested repositories and files above `MAX_CHANGED_BYTES` are no part of a solution. Bytes that are
     no UTF-8 are lone surrogates, as in `Workspace.read`. The checkout stays as it is.
 
+    Special files are removed first, because git would wait for what is never written to them.
+
     Raises:
-        RepositoryError: the patch is larger than `MAX_PATCH_BYTES`.
+        ChangeError: the patch is larger than `MAX_PATCH_BYTES`.
     """
+    _tidy(made.root)
     with _scratch_index(made) as index:
         listed = made.git("ls-files", "-z", "--modified", "--deleted", "--others", "--exclude-standard", index=index)
+        tracked = set(made.git("ls-files", "-z", index=index).split(b"\0"))
         kept: list[bytes] = []
         gone: list[bytes] = []
         for path in dict.fromkeys(listed.split(b"\0")[:-1]):
-            found = None if path.endswith(b"/") else _state(made.root, path)
+            found = None if path.endswith(b"/") else _state(made.root, path, path in tracked)
             if found is not None:
                 (kept if found else gone).append(path)
         _forget(made, gone, index)
@@ -171,11 +176,31 @@ def diff(made: Checkout) -> str:
         "--full-index",
         "--ignore-submodules=all",
     )
-    return made.git("diff-tree", "-p", *how, made.base, tree).decode("utf-8", "surrogateescape")
+    try:
+        return made.git("diff-tree", "-p", *how, made.base, tree).decode("utf-8", "surrogateescape")
+    except RepositoryError as error:  # nothing else can fail here: both trees have just been written
+        raise ChangeError(f"the change is larger than {MAX_PATCH_BYTES} bytes; remove what is no part of it") from error
 
 
-def _state(root: Path, path: bytes) -> bool | None:
-    """Whether a listed path is there (and readable) or not; `None` for what is not looked at."""
+def _tidy(root: Path) -> None:
+    """Remove what is neither file, folder nor link, and make every folder one that can be looked into."""
+    waiting = [str(root)]
+    while waiting:
+        folder = waiting.pop()
+        with suppress(OSError):
+            mode = os.lstat(folder).st_mode
+            if mode & stat.S_IRWXU != stat.S_IRWXU:
+                os.chmod(folder, stat.S_IMODE(mode) | stat.S_IRWXU)  # noqa: PTH101 - many, and quick
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(entry.path)
+                    elif not entry.is_file(follow_symlinks=False) and not entry.is_symlink():
+                        os.unlink(entry.path)  # noqa: PTH108
+
+
+def _state(root: Path, path: bytes, tracked: bool) -> bool | None:
+    """Whether a listed path is there (and readable) or not; `None` for what is not looked at, such as new links."""
     name = os.fsdecode(path)
     if _LITTER.search(name):
         return None
@@ -190,7 +215,7 @@ def _state(root: Path, path: bytes) -> bool | None:
     except OSError:
         return False
     if stat.S_ISLNK(status.st_mode):
-        return True
+        return True if tracked else None
     if not stat.S_ISREG(status.st_mode):
         return False
     return True if status.st_size <= MAX_CHANGED_BYTES and os.access(target, os.R_OK) else None

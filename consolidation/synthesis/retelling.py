@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 
-from agent.errors import CallError
+from agent.errors import AgentError, CallError
 from agent.loop import Attempt, Budget, Recorder, run
 from agent.models.scripted import ScriptedModel
 from agent.tools import TestRun, edit
@@ -44,8 +44,14 @@ def is_clean(trajectory: Trajectory) -> bool:
 
 
 def own_solution(trajectory: Trajectory, task: Task, prompt: str, opener: Opener) -> Solution | None:
-    """The net change of a resolved attempt, rebuilt from its stored steps; None if not one searched-for file changed."""
-    place = opener(f"own-{trajectory.id}", task)
+    """The net change of a resolved attempt, rebuilt from its stored steps.
+
+    None if not one searched-for file changed, or the task cannot be opened here any more.
+    """
+    try:
+        place = opener(f"own-{trajectory.id}", task)
+    except (AgentError, OSError):
+        return None
     workspace = place.workspace
     searched = ""
     before: dict[str, str] = {}

@@ -48,7 +48,9 @@ def mine(
     ] = 300,
     revision: Annotated[str, typer.Option(help="The commit, branch or tag whose history is walked.")] = "HEAD",
     name: Annotated[str, typer.Option(help="The repository's name in the stream; its folder's by default.")] = "",
-    out: Annotated[Path | None, typer.Option(help="The stream file; in the state directory by default.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the stream file here; it is played from the state directory.")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only count the commits that would be tried; run nothing.")
     ] = False,
@@ -69,14 +71,14 @@ def mine(
     from eval.mining import mine as find
     from eval.mining.environment import python_of, split_command
     from eval.mining.running import LIMITS
-    from eval.places import Places, name_of
+    from eval.places import Places, key_of, name_of
 
     repository = path.expanduser().resolve()
     repo = name or name_of(repository)
     place = Home.at(home)
     place.make()
     places = Places(place.root)
-    mirror = Mirrors(places.mirrors).adopt(repo, repository)
+    mirror = Mirrors(places.mirrors).adopt(key_of(repository), repository)
     arguments, where = split_command(tests, mirror)
     day = since.replace(tzinfo=UTC) if since else None
     options = Options(revision=revision, where=where, since=day, tasks=most)
@@ -88,7 +90,7 @@ def mine(
     if environment.also_installed:
         names = ", ".join(environment.also_installed)
         note(f"{names}: installed in that Python too; an agent could read the fixes there; uninstall it or use pip install -e")
-    to = out.expanduser().absolute() if out else places.streams / f"{repo.replace('/', '__')}.json"
+    to = out.expanduser().absolute() if out else places.streams / f"{key_of(repository)}.json"
     to.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     limits = replace(LIMITS, seconds=seconds)
     with _watched() as seen:

@@ -92,7 +92,6 @@ class RepositoryStream:
                 created_at=task.metadata.created_at,
                 position=task.continual_learning.sequence_position - 1,
                 difficulty=task.metadata.difficulty,
-                dependencies=task.continual_learning.dependencies,
             )
             for task in self._tasks.values()
         ]

@@ -10,6 +10,7 @@ from pathlib import Path
 from agent.errors import SandboxError
 from agent.repositories import Checkout, Mirror, RepositoryError, apply, checkout, pretend_version
 from agent.sandbox.base import Limits, Sandbox
+from agent.workspace import remove_tree
 from eval.errors import EvalError
 from eval.mining.environment import Environment
 from eval.mining.history import Candidate, Refused, is_runnable, is_test
@@ -19,7 +20,7 @@ from memory.trajectories import Outcome
 
 _CONFIGURATION = re.compile(r"(^|/)(\.?pytest\.(ini|toml)|tox\.ini|setup\.cfg|pyproject\.toml)$", re.IGNORECASE)
 _STARTUP = re.compile(r"(^|/)((site|user)customize\.py|[^/]+\.pth|[^/]+\.(egg|dist)-info/.*)$", re.IGNORECASE)
-_LINK = re.compile(r"^(new file mode|new mode) (120|160)000$", re.MULTILINE)
+_LINK = re.compile(r"^(new file mode|new mode|index [0-9a-f]+\.\.[0-9a-f]+) (120|160)000$", re.MULTILINE)
 
 
 class Unfit(Exception):  # an answer about one patch, not an error of the program
@@ -33,11 +34,11 @@ def place(made: Checkout, mirror: Mirror, fix: str, test_patch: str, patch: str)
     Python starts, and to files that configure pytest are dropped; the latter are as in the commit `fix`.
 
     Raises:
-        Unfit: the patch does not apply, or adds links.
+        Unfit: the patch does not apply, or adds or changes links.
         RepositoryError: the hidden tests cannot be put in place.
     """
     if _LINK.search(patch):
-        raise Unfit("the patch adds a link or a submodule")
+        raise Unfit("the patch adds or changes a link or a submodule")
     try:
         if patch.strip():
             made.git("apply", "--index", "--whitespace=nowarn", "-", given=patch.encode("utf-8", "surrogateescape"))
@@ -46,17 +47,30 @@ def place(made: Checkout, mirror: Mirror, fix: str, test_patch: str, patch: str)
     listed = made.git("diff-index", "--cached", "--name-only", "--no-renames", "-z", made.base)
     changed = [path.decode("utf-8", "surrogateescape") for path in listed.split(b"\0")[:-1]]
     _restore(made, [path for path in changed if is_test(path) or _STARTUP.search(path)])
-    apply(made, test_patch)
+    try:
+        apply(made, test_patch)
+    except RepositoryError:  # what git says of it would tell which tests they are
+        raise RepositoryError("the hidden tests cannot be put in place over the change") from None
     for path in [path for path in changed if _CONFIGURATION.search(path) and not is_test(path)]:
-        (made.root / path).unlink(missing_ok=True)
+        _remove(made.root / path)
         if mirror.git("ls-tree", "-z", fix, "--", path).startswith(b"100"):
             (made.root / path).parent.mkdir(parents=True, exist_ok=True)
             (made.root / path).write_bytes(mirror.git("cat-file", "blob", f"{fix}:{path}"))
 
 
+def _remove(path: Path) -> None:
+    """Remove a file that a patch may have made a folder, or may have put below a file."""
+    try:
+        path.unlink(missing_ok=True)
+    except NotADirectoryError:
+        return
+    except (IsADirectoryError, PermissionError):  # the latter on macOS
+        remove_tree(path)
+
+
 def _restore(made: Checkout, paths: list[str]) -> None:
     for path in paths:
-        (made.root / path).unlink(missing_ok=True)
+        _remove(made.root / path)
     if paths:
         old = made.git("ls-tree", "-r", "--name-only", "-z", made.base, "--", *paths).split(b"\0")[:-1]
         if old:

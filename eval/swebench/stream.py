@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from agent.errors import WorkplaceError
 from agent.repositories import Checkout, diff
 from agent.sandbox.base import Sandbox
 from agent.tools import TestRun
@@ -16,7 +17,8 @@ from eval.swebench.native.grader import Verdict
 from memory.tasks import MergedFix, Task, TaskSecret
 from memory.trajectories import Outcome
 
-GRADED_BY = (Path(__file__).resolve().parent,)
+_HERE = Path(__file__).resolve().parent
+GRADED_BY = (_HERE, _HERE / "native" / "recipes.toml")
 
 
 class Grader(Protocol):
@@ -52,8 +54,15 @@ class SweBenchWorkplace:
             raise
 
     def test(self, targets: Sequence[str] = ()) -> TestRun:
-        """See `Workplace`."""
-        return self._grader.run(self._task, self.workspace.root, tuple(targets))
+        """See `Workplace`.
+
+        Raises:
+            SandboxError, WorkplaceError: they could not be started.
+        """
+        try:
+            return self._grader.run(self._task, self.workspace.root, tuple(targets))
+        except EvalError as error:
+            raise WorkplaceError(str(error)) from error
 
     def diff(self) -> str:
         """See `Workplace`."""

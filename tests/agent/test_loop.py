@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.errors import SandboxError, WorkplaceError
+from agent.errors import ChangeError, SandboxError, WorkplaceError
 from agent.loop import MALFORMED, Attempt, Budget, NoRecorder, conversation, run
 from agent.model import Completion, Message
 from agent.models.scripted import ScriptedModel
@@ -206,3 +206,14 @@ def test_steps_are_in_the_store_before_the_next_one_is_asked_for(tmp_path: Path)
         assert seen == [0, 1, 2, 3, 4]
         assert store.trajectory("t").outcome is Outcome.RESOLVED
         assert isinstance(store.trajectory("t").steps[0], Step)
+
+
+def test_a_change_that_cannot_be_one_is_the_agents_failure_and_no_others(tmp_path: Path) -> None:
+    class Swollen(Place):
+        def diff(self) -> str:
+            raise ChangeError("the change is too large")
+
+    swollen = Attempt(attempt(tmp_path, "swollen").trajectory, lambda: Swollen(tmp_path / "swollen"), Budget())
+    ended = {t.id: t for t in run([swollen, attempt(tmp_path)], ScriptedModel(FIX), NoRecorder())}
+    assert (ended["swollen"].outcome, ended["swollen"].reason) == (Outcome.UNRESOLVED, "the change is too large")
+    assert ended["t"].resolved

@@ -256,6 +256,15 @@ class TestStream:
             assert not any(value in shown or value[:7] in shown for value in [hidden[0]])
             assert not any(value in shown for value in [*hidden, "https:", "ann@", "Signed-off", "1234567"])
 
+    def test_which_tasks_were_mended_in_the_same_files_is_no_part_of_a_task(
+        self, mined: tuple[Path, list[Event]], mirror: Mirror, tmp_path: Path
+    ) -> None:
+        whole = json.loads(mined[0].read_text())
+        first, second, *_ = whole["sequences"][0]["tasks"]
+        second["continual_learning"]["dependencies"] = [first["metadata"]["instance_id"]]
+        (tmp_path / "stream.json").write_text(json.dumps(whole))
+        assert [task.dependencies for task in RepositoryStream(tmp_path / "stream.json", mirror).tasks()] == [(), ()]
+
     def test_a_workspace_is_the_parent_and_gold_is_the_way_to_the_fix(
         self, mined: tuple[Path, list[Event]], mirror: Mirror, tmp_path: Path
     ) -> None:

@@ -15,6 +15,7 @@ import pytest
 from agent.repositories import Mirrors
 from eval.mining.schema import read
 from eval.mining.stream import RepositoryStream
+from eval.places import key_of
 from tests.eval.histories import History
 
 CALL = (sys.executable, "-c", "from daemon.cli import main; main()", "tasks", "mine")
@@ -40,7 +41,7 @@ def started(history: History, home: Path, *more: str) -> subprocess.Popen[str]:
 
 def test_what_was_proven_is_kept_on_ctrl_c_and_can_be_played(history: History, tmp_path: Path) -> None:
     running = started(history, tmp_path, "--json")
-    journal = tmp_path / "streams" / "my-count.json.journal"
+    journal = tmp_path / "streams" / f"{key_of(history.folder)}.json.journal"
     until = time.monotonic() + 240
     while not (journal.exists() and len(journal.read_bytes().splitlines()) == 2):
         assert time.monotonic() < until
@@ -54,7 +55,7 @@ def test_what_was_proven_is_kept_on_ctrl_c_and_can_be_played(history: History, t
     assert "the same command goes on from here" in told
     path = Path(answer["path"])
     assert read(path).metadata["complete"] is False
-    (task,) = RepositoryStream(path, Mirrors(tmp_path / "mirrors").get("my-count")).tasks()
+    (task,) = RepositoryStream(path, Mirrors(tmp_path / "mirrors").get(key_of(history.folder))).tasks()
     assert task.issue == "Count on from one to two"
     again, _ = started(history, tmp_path, "--json", "--max", "1").communicate(timeout=240)
     assert (json.loads(again)["total_tasks"], json.loads(again)["complete"]) == (1, True)

@@ -97,6 +97,11 @@ def test_a_fix_resolves_whatever_else_it_brings_along(judged: Judged) -> None:
     assert (verdict, why) == (Outcome.RESOLVED, "2 tests passed")
 
 
+def test_files_turned_into_folders_are_no_way_out_of_a_verdict(judged: Judged) -> None:
+    verdict, _ = judged({"pyproject.toml": None, "tests/test_fees.py": None, "tests/test_fees.py/x": "1\n"})
+    assert verdict is Outcome.UNRESOLVED
+
+
 def test_nothing_resolves_nothing(mirror: Mirror, task: MinedTask, sandbox: Sandbox, environment: Environment) -> None:
     verdict, why = grade(mirror, task, "", sandbox, environment, QUICK)
     assert (verdict, why) == (Outcome.UNRESOLVED, "1 of 2 tests not seen to pass")
@@ -190,6 +195,13 @@ def test_odd_patches_are_answers_and_a_lost_interpreter_is_no_verdict(
         assert grade(mirror, task, patch, sandbox, environment, QUICK)[0] is Outcome.UNRESOLVED
     lost = environment.model_copy(update={"python": Path("/nonexistent/python")})
     assert grade(mirror, task, "", sandbox, lost, QUICK)[0] is Outcome.INFRASTRUCTURE_FAILURE
+
+
+def test_a_link_that_was_there_cannot_be_led_elsewhere(
+    mirror: Mirror, task: MinedTask, sandbox: Sandbox, environment: Environment
+) -> None:
+    led = f"diff --git a/l b/l\nindex {'1' * 40}..{'2' * 40} 120000\n--- a/l\n+++ b/l\n@@ -1 +1 @@\n-shop\n+/etc\n"
+    assert "changes a link" in grade(mirror, task, led, sandbox, environment, QUICK)[1]
 
 
 def test_code_under_test_cannot_rewrite_the_hidden_tests_or_read_the_key(

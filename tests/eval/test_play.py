@@ -10,7 +10,9 @@ from agent.models.scripted import ScriptedModel
 from agent.sandbox.base import Sandbox
 from agent.sandbox.ladder import probe
 from agent.turns import parse_call, render_call
+from agent.workplace import Workplace
 from consolidation.synthesis.merged_fix import calls_for
+from eval.errors import EvalError
 from eval.experience import pairs_of_day
 from eval.grading import grade
 from eval.guards import BaseSkillGuard
@@ -19,7 +21,7 @@ from eval.pocket.names import Split
 from eval.pocket.stream import PocketStream
 from eval.pocket.world import CONVENTION_KIND
 from memory.store import Store
-from memory.tasks import MergedFix
+from memory.tasks import MergedFix, Task
 from memory.trajectories import Outcome
 
 STREAM = PocketStream(seed=4, repos=("bank", "garden"), count=6)
@@ -55,6 +57,13 @@ class Knowing(ScriptedModel):
 def knowing(stream: PocketStream, convention: bool, wrong_first: bool = False) -> Knowing:
     tasks = [t for t in stream.tasks() if (stream.secret(t).kind == CONVENTION_KIND) == convention]
     return Knowing({t.issue: stream.merged_fix(t) for t in tasks}, wrong_first)
+
+
+class Closed(PocketStream):
+    """What its tasks need was taken away since they were played."""
+
+    def open(self, task: Task, root: Path, sandbox: Sandbox) -> Workplace:
+        raise EvalError("mine the repository again")
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +149,10 @@ class TestExperience:
         pairs = pairs_of_day(STREAM, played, sandbox, merged_fixes=False)
         assert len(pairs) == 6
         assert all(p.source == "agent" and "please wait" not in str(p.messages) for p in pairs)
+
+    def test_tasks_that_cannot_be_opened_any_more_teach_nothing_and_stop_no_night(self, sandbox: Sandbox) -> None:
+        played = list(Player(knowing(STREAM, True, wrong_first=True), sandbox).play(STREAM, STREAM.tasks()))
+        assert pairs_of_day(Closed(seed=4, repos=("bank", "garden"), count=6), played, sandbox, merged_fixes=True) == []
 
     def test_no_hidden_test_reaches_an_example(self, sandbox: Sandbox) -> None:
         played = list(Player(Knowing({}), sandbox).play(STREAM, STREAM.tasks()))

@@ -55,6 +55,8 @@ def test_the_benchmark_comes_by_repository_and_in_either_order(tmp_path: Path) -
     assert [tasks[i].created_at for i in by_date] == sorted(tasks[i].created_at for i in by_date)
     again = {task.id: task for task in open_source(some, places).stream(by_file).tasks()}
     assert all(tasks[i] == again[i] for i in by_file), "a task is the same whatever was chosen"
+    other = some.model_copy(update={"order": Order.CHRONOLOGICAL})
+    assert len({open_source(config, places).stream(by_file).name for config in (some, other)}) == 2
     with pytest.raises(EvalError, match="no repository 'flask'"):
         open_source(TasksConfig(source="swe-bench-cl", repos=("flask",)), places).next(frozenset(), 1)
 

@@ -41,7 +41,8 @@ def hidden(secret: SweBenchSecret, tree: str) -> set[str]:
     """What the hidden tests and the official discussion say that the tree an agent starts from does not."""
     names = {name for test in secret.fail_to_pass for name in re.findall(r"\w+", test) if name.startswith("test_")}
     values = added(secret.test_patch) | names | {line.strip() for line in secret.hints.split("\n")}
-    return {value for value in values if len(value) >= 12 and value not in tree}
+    # Some discussions show the fix itself, which the scripted agent says.
+    return {value for value in values if len(value) >= 12 and value not in tree and value.lstrip("+- ") not in secret.patch}
 
 
 def text_of(root: Path) -> str:

@@ -192,6 +192,14 @@ def test_an_interrupted_attempt_cannot_go_on(store: Store) -> None:
         store.stepped(told, step(1))
 
 
+def test_a_tasks_place_in_its_stream_may_move(store: Store) -> None:
+    task = Task(id="moving", repo="r", issue="i", created_at=datetime(2026, 1, 1, tzinfo=UTC), position=3, difficulty="d")
+    store.add_tasks([task])
+    store.add_tasks([task.model_copy(update={"position": task.position + 5})])
+    with pytest.raises(RecordError, match="other content"):
+        store.add_tasks([task.model_copy(update={"issue": "another"})])
+
+
 def test_records_that_contradict_are_refused_and_change_nothing(store: Store) -> None:
     told = play(store, attempt(), outcome=None)
     with pytest.raises(RecordError, match="t1 has no outcome"):

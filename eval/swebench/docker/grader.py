@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from agent.errors import AgentError
-from agent.repositories import Checkout, Mirrors, RepositoryError, apply, checkout
+from agent.repositories import Checkout, Mirrors, RepositoryError, checkout
 from agent.sandbox.base import Limits
 from agent.sandbox.docker import Docker
 from agent.tools import TestRun
@@ -25,7 +25,7 @@ from eval.swebench.docker.images import Image, Images
 from eval.swebench.docker.products import Products
 from eval.swebench.native import runs
 from eval.swebench.native.environments import Facts
-from eval.swebench.native.grader import Verdict, put_patch, verdict_of
+from eval.swebench.native.grader import Verdict, put_patch, put_tests, verdict_of
 from eval.swebench.native.recipes import Recipe
 from eval.swebench.native.tables import tables
 from memory.hashing import content_hash, source_hash
@@ -140,7 +140,7 @@ class DockerGrader:
                 put_patch(made, patch, how.protected)
             except RepositoryError as error:
                 return Outcome.UNRESOLVED, f"the patch does not apply: {error}", {}
-            apply(made, secret.test_patch)
+            put_tests(made, secret.test_patch)
             self._products.put(made, image, layout.REPOSITORY)  # after the patch, which has no say in them
             targets = tables().directives(how.repo, secret.test_patch)
             seen = runs.run(how, layout.workspace(how, made.root), targets, sandbox, self._limits)

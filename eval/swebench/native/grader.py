@@ -158,14 +158,24 @@ class NativeGrader:
             made = self.checkout(task_id, Path(name).resolve() / "repo")
             try:
                 put_patch(made, patch, how.protected)
-                apply(made, secret.test_patch)
             except RepositoryError as error:
-                if not patch.strip():
-                    raise
                 return Outcome.UNRESOLVED, f"the patch does not apply: {error}", {}
+            put_tests(made, secret.test_patch)
             targets = tables().directives(how.repo, secret.test_patch)
             seen = runs.run(how, self.workspace(task_id, made.root), targets, self._sandbox, self._limits)
         return verdict_of(secret, seen, self._limits)
+
+
+def put_tests(made: Checkout, test_patch: str) -> None:
+    """Put the hidden tests in place.
+
+    Raises:
+        RepositoryError: they cannot be; what git says of it would tell which they are.
+    """
+    try:
+        apply(made, test_patch)
+    except RepositoryError:
+        raise RepositoryError("the hidden tests cannot be put in place over the change") from None
 
 
 def verdict_of(secret: SweBenchSecret, seen: runs.Run, limits: Limits) -> tuple[Outcome, str, dict[str, str]]:

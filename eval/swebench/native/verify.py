@@ -23,8 +23,9 @@ from memory.hashing import content_hash, source_hash
 from memory.trajectories import Outcome
 
 _HERE = Path(__file__).resolve().parent
-DECIDES = tuple(_HERE / name for name in ("runs.py", "grader.py", "shims"))
+DECIDES = tuple(_HERE / name for name in ("runs.py", "grader.py", "verify.py", "shims"))
 JOIN_SECONDS = 0.2
+PASSING_BEFORE = 0.95
 
 
 class Judge(Protocol):
@@ -175,7 +176,8 @@ def _find(grader: Judge, secret: SweBenchSecret) -> Finding:
 def _not_failing(base: Verdict, secret: SweBenchSecret) -> str:
     """Why a run without the fix does not show that the task is unsolved; nothing if it does.
 
-    Where nothing was seen to pass, the failure of the tests is vacuous: perhaps none was run.
+    Where little was seen to pass, the failure of the tests is vacuous: perhaps none was run. A few PASS_TO_PASS tests may
+    fail without the fix in an environment that is not the official one; with it, all of them have to pass.
     """
     if base.outcome is Outcome.INFRASTRUCTURE_FAILURE:
         return base.why
@@ -183,4 +185,6 @@ def _not_failing(base: Verdict, secret: SweBenchSecret) -> str:
     if passing:
         return f"{passing} of {len(secret.fail_to_pass)} tests that should fail pass"
     failing = sum(base.results.get(test) not in runs.PASSED for test in secret.pass_to_pass)
-    return f"{failing} of {len(secret.pass_to_pass)} tests that should pass do not" if failing else ""
+    if failing > (1 - PASSING_BEFORE) * len(secret.pass_to_pass):
+        return f"{failing} of {len(secret.pass_to_pass)} tests that should pass do not"
+    return ""
