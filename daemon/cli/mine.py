@@ -48,9 +48,7 @@ def mine(
     ] = 300,
     revision: Annotated[str, typer.Option(help="The commit, branch or tag whose history is walked.")] = "HEAD",
     name: Annotated[str, typer.Option(help="The repository's name in the stream; its folder's by default.")] = "",
-    out: Annotated[
-        Path | None, typer.Option(help="Write the stream file here; it is played from the state directory.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the stream file here; it is played from the state directory.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only count the commits that would be tried; run nothing.")
     ] = False,
