@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from agent.errors import SandboxError
-from agent.repositories import Mirrors
+from agent.repositories import Mirrors, RepositoryError
 from agent.sandbox.base import ExecResult, Limits, Sandbox
 from agent.sandbox.ladder import probe
 from agent.workspace import Workspace
@@ -212,7 +212,11 @@ class HistorySource:
 
     def next(self, done: Set[str], count: int) -> list[str]:
         """See `Source`."""
-        return first((task.id for task in self._whole().tasks()), done, count, self._config.count)
+        whole = self._whole()
+        found = first((task.id for task in whole.tasks()), done, count, self._config.count)
+        if found:
+            whole.examine()  # before a task is used up by it
+        return found
 
     def stream(self, ids: Iterable[str]) -> TaskStream:
         """See `Source`."""
@@ -224,16 +228,22 @@ class HistorySource:
 
     def examine(self) -> str:
         """See `Source`."""
-        return f"{len(self._whole().tasks())} tasks mined from {self._repository}"
+        whole = self._whole()
+        whole.examine()
+        return f"{len(whole.tasks())} tasks mined from {self._repository}"
 
     def _whole(self, ids: Iterable[str] | None = None) -> RepositoryStream:
         from eval.mining.stream import RepositoryStream
 
         key = key_of(self._repository)
         path = self._places.streams / f"{key}.json"
-        if not path.is_file():
+        mirrors = Mirrors(self._places.mirrors)
+        if not (path.is_file() and mirrors.path(key).is_dir()):
             raise EvalError(f"no tasks of {self._repository} yet; `sleepyctl tasks mine {self._repository}` finds them")
-        return RepositoryStream(path, Mirrors(self._places.mirrors).get(key), ids)
+        try:
+            return RepositoryStream(path, mirrors.get(key), ids)
+        except RepositoryError as error:
+            raise EvalError(str(error)) from error
 
 
 def open_source(config: TasksConfig, places: Places) -> Source:

@@ -57,6 +57,10 @@ class RepositoryError(AgentError):
     """A repository cannot be used, or git failed; the text says what to do next."""
 
 
+class GitMissing(RepositoryError):
+    """There is no git on the PATH."""
+
+
 def environment(transports: str = "") -> dict[str, str]:
     """The whole environment of git. `transports` are the protocols it may speak, joined by colons."""
     return {
@@ -86,7 +90,7 @@ def command(git_dir: Path | None, *arguments: str, work_tree: Path | None = None
     """The argument list of one hardened call."""
     found = shutil.which("git")
     if found is None:
-        raise RepositoryError("git not found; install it (apt, dnf or brew install git)")
+        raise GitMissing("git not found; install it (apt, dnf or brew install git)")
     settings = [part for name, value in _SETTINGS.items() for part in ("-c", f"{name}={value}")]
     where = [f"--git-dir={git_dir}"] if git_dir is not None else []
     where += [f"--work-tree={work_tree}"] if work_tree is not None else []

@@ -8,7 +8,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.repositories.git import MAX_OUTPUT_BYTES, SECONDS, RepositoryError, git
+from agent.repositories.git import MAX_OUTPUT_BYTES, SECONDS, GitMissing, RepositoryError, git
 from memory.files import write_whole
 
 TRANSPORTS = "https:ssh:file"
@@ -36,6 +36,8 @@ class Mirror:
         """
         try:
             found = self.git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
+        except GitMissing:
+            raise
         except RepositoryError as error:
             raise RepositoryError(
                 f"{self.git_dir} has no commit {revision[:100]!r}; update the repository behind it and adopt or clone it again"
@@ -140,6 +142,8 @@ def _ask(path: Path) -> tuple[Path, str, Path]:
     question = ("rev-parse", "--path-format=absolute", "--show-object-format", "--git-path", "objects", "--git-path", "shallow")
     try:
         form, objects, shallow = _foreign(path, *question).decode("utf-8", "surrogateescape").split("\n")
+    except GitMissing:
+        raise
     except (RepositoryError, ValueError) as error:
         raise RepositoryError(f"{path} is not the top folder of a git repository; give the path of a clone") from error
     return Path(objects), form, Path(shallow)

@@ -30,7 +30,11 @@ print(json.dumps({
     "versions": "python %s, pytest %s" % (sys.version.split()[0], pytest.__version__),
     "packages": sorted({"%s %s" % (one.metadata["Name"], one.version) for one in found}),
     "plugins": sorted({point.name for point in plugins}),
-    "installed": sorted({name.partition(".")[0] for name in os.listdir(sysconfig.get_paths()["purelib"])}),
+    "installed": sorted({
+        name.partition(".")[0]
+        for name in os.listdir(sysconfig.get_paths()["purelib"])
+        if not name.endswith((".pth", ".egg-link"))  # they lead to the repository itself
+    }),
     "loaded": sorted({name.partition(".")[0] for name in modules}),
 }))
 """

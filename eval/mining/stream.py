@@ -100,6 +100,14 @@ class RepositoryStream:
         """See `TaskStream`."""
         return HistoryWorkplace(self._mirror, self._tasks[task.id], root, sandbox, self._environment, limits_of(self._file))
 
+    def examine(self) -> None:
+        """Look whether the tests can still be run as they were.
+
+        Raises:
+            EvalError: the Python that they were proven in is gone, or has other packages.
+        """
+        _ = self._environment
+
     @cached_property
     def _environment(self) -> Environment:
         return environment_of(self._file).verified()

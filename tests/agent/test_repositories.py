@@ -463,3 +463,13 @@ class TestHostileWork:
         (made.root / "closed").chmod(0)
         assert "+x = 1" in diff(made)
         assert (made.root / "closed").stat().st_mode & 0o700 == 0o700
+
+
+def test_a_missing_git_is_said_and_no_repository_blamed(
+    source: Path, mirrors: Mirrors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mirror = mirrors.adopt("shop", source)
+    monkeypatch.setenv("PATH", "/nonexistent")
+    for ask in (lambda: mirrors.adopt("shop", source), mirror.commit):
+        with pytest.raises(RepositoryError, match="git not found; install it"):
+            ask()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -16,8 +17,11 @@ from eval.errors import EvalError
 from eval.mining import Environment, Options, grade, mine, prepare, run_tests
 from eval.mining.environment import python_of, split_command
 from eval.mining.running import LIMITS, _report, advice
-from eval.mining.schema import MinedTask
+from eval.mining.schema import MinedTask, read
 from eval.mining.stream import RepositoryStream
+from eval.places import Places, key_of
+from eval.sources import open_source
+from eval.task_config import TasksConfig
 from memory.trajectories import Outcome
 from tests.eval.histories import History
 
@@ -63,10 +67,15 @@ def environment() -> Environment:
 
 
 @pytest.fixture(scope="module")
-def task(mirror: Mirror, sandbox: Sandbox, environment: Environment, tmp_path_factory: pytest.TempPathFactory) -> MinedTask:
+def mined(mirror: Mirror, sandbox: Sandbox, environment: Environment, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("mined") / "shop.json"
-    file = mine("shop", mirror, path, sandbox, environment, Options(), QUICK, now=NOW)
-    assert file is not None
+    assert mine("shop", mirror, path, sandbox, environment, Options(), QUICK, now=NOW) is not None
+    return path
+
+
+@pytest.fixture(scope="module")
+def task(mirror: Mirror, mined: Path) -> MinedTask:
+    file, path = read(mined), mined
     assert file.metadata["ignored"] == ["--cov", "--cov-report", "--dist", "-n"]
     assert RepositoryStream(path, mirror).tasks()[0].issue == "Fees are a tenth of the price"
     return file.sequences[0].tasks[0]
@@ -314,6 +323,35 @@ class TestEnvironment:
         for odd in ("make test", "tox -e py", "pytest 'x", "", "FOO=1 pytest"):
             with pytest.raises(EvalError, match="--tests"):
                 split_command(odd, mirror)
+
+    def test_no_task_is_used_up_while_the_python_or_the_mirror_is_gone(
+        self, history: History, mined: Path, environment: Environment, tmp_path: Path
+    ) -> None:
+        places, key = Places(tmp_path), key_of(history.folder)
+        places.streams.mkdir()
+        source = open_source(TasksConfig(source=f"repo:{history.folder}"), places)
+        stream = places.streams / f"{key}.json"
+        stream.write_text(mined.read_text())
+        with pytest.raises(EvalError, match="tasks mine"):
+            source.examine()
+        Mirrors(places.mirrors).adopt(key, history.folder)
+        (task,) = source.next(frozenset(), 1)
+        stream.write_text(mined.read_text().replace(environment.packages, "0" * len(environment.packages)))
+        for ask in (source.examine, lambda: source.next(frozenset(), 1)):
+            with pytest.raises(EvalError, match="other packages than when its tasks were mined; mine the repository again"):
+                ask()
+        assert source.next({t.id for t in source.stream([task]).tasks()}, 1) == [], "nothing to play, nothing to complain about"
+
+    def test_a_link_that_an_editable_install_left_is_no_installed_copy(self, mirror: Mirror, tmp_path: Path) -> None:
+        made = tmp_path / "own"
+        subprocess.run([PYTHON, "-m", "venv", "--without-pip", made], check=True, timeout=60)
+        (site,) = made.glob("lib/*/site-packages")
+        (site / "deps.pth").write_text(f"{Path(pytest.__file__).parents[1]}\n")
+        for name in ("shop.pth", "shop.egg-link"):
+            (site / name).write_text(f"{tmp_path}\n")
+        assert Environment.at(made / "bin/python", mirror).also_installed == ()
+        (site / "shop.py").touch()
+        assert Environment.at(made / "bin/python", mirror).also_installed == ("shop",)
 
     def test_what_pytest_itself_loads_is_known(self, mirror: Mirror, tmp_path: Path) -> None:
         assert not Environment.at(Path(PYTHON), mirror).under_test
