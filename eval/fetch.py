@@ -6,9 +6,12 @@ They are read at run time from the folder they were fetched to. None of them is 
 from __future__ import annotations
 
 import fcntl
+import gzip
 import hashlib
+import json
 import os
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -34,6 +37,19 @@ class Source:
     digest: str
     size: int | None
     rebuilds: Mapping[str, str] = field(default_factory=dict)
+    check: Callable[[Path], object] = lambda path: None
+    """Reads a copy of other bytes; raises EvalError, OSError or ValueError if it is nothing of the kind."""
+
+
+def _tasks_of(path: Path) -> object:
+    from eval.swebench.dataset import read
+
+    return read(path)
+
+
+def _lines_of(path: Path) -> object:
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
 
 
 @dataclass(frozen=True)
@@ -58,6 +74,7 @@ SOURCES: Mapping[str, Source] = MappingProxyType(
                 "e6f4340dfeaf4839dfcc3553c109aa1f63a9cc338c165bb2ba92f23b3e694858": "rebuilt from SWE-bench Verified by "
                 "the published rules, with each task's version"
             },
+            _tasks_of,
         ),
         "humaneval": Source(
             "HumanEval.jsonl.gz",
@@ -65,6 +82,7 @@ SOURCES: Mapping[str, Source] = MappingProxyType(
             "6d43fb980f9fee3c892a914eda09951f772ad10d/data/HumanEval.jsonl.gz",
             "sha256:b796127e635a67f93fb35c04f4cb03cf06f38c8072ee7cee8833d7bee06979ef",
             44_877,
+            check=_lines_of,
         ),
         "mbpp": Source(
             "sanitized-mbpp.json",
@@ -75,6 +93,7 @@ SOURCES: Mapping[str, Source] = MappingProxyType(
             {
                 "7fec016546acaee11dbe14f9f0bb670e59f41919f7b522a59fba34871da78551": "the same 427 problems, indented otherwise",
             },
+            lambda path: json.loads(path.read_bytes()),
         ),
     }
 )
@@ -128,6 +147,8 @@ def fetch(
                     f"{source or wanted.url} is not the published {wanted.file}: sha256 {sha256}, {size:,} bytes{known}; {how}"
                 )
             os.fsync(part.fileno())
+            if found.note:
+                _sound(path, wanted, source)
             path.replace(target)
         sync(to)
     except OSError as error:
@@ -135,6 +156,15 @@ def fetch(
             f"{error.filename or target}: {error.strerror or error}; {target} is as it was: mend that, and {retry}"
         ) from error
     return found
+
+
+def _sound(path: Path, wanted: Source, source: Path | None) -> None:
+    try:
+        wanted.check(path)
+    except (EvalError, ValueError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        path.unlink()
+        why = str(error).replace(str(path), str(source))
+        raise EvalError(f"{source} is no copy of {wanted.file} at all: {why[:300]}") from error
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from functools import lru_cache
@@ -181,6 +182,10 @@ class SweBenchSource:
         """See `Source`."""
         from eval.swebench.opening import examine, examine_engine
 
+        if shutil.which("git") is None:
+            raise EvalError("git not found; install it")
+        if self._config.mirrors and not Path(self._config.mirrors).expanduser().is_dir():
+            raise EvalError(f"there is no folder {self._config.mirrors}; correct mirrors in [tasks]")
         stands_on = examine_engine() if self._config.grading == "docker" else examine()
         return f"{len(self._ids())} tasks of {self._dataset().name}, {stands_on}"
 

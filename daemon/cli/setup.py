@@ -10,6 +10,7 @@ import typer
 from daemon.cli.options import HomeOption, Json, print_json, print_table
 
 service = typer.Typer(no_args_is_help=True, help="Have systemd or launchd run the daemon.")
+MODELS = "The engine: pocket, torch:PATH, mlx:PATH, ollama:NAME, openai:URL#NAME or anthropic:NAME."
 System = Annotated[bool, typer.Option("--system", help="The machine's service, not the user's.")]
 
 
@@ -22,7 +23,9 @@ def register(app: typer.Typer) -> None:
 
 def init(
     home: HomeOption = None,
-    model: Annotated[str, typer.Option(help="The engine: pocket.")] = "pocket",
+    model: Annotated[
+        str, typer.Option(help="The engine: pocket, torch:PATH, mlx:PATH, ollama:NAME, openai:URL#NAME or anthropic:NAME.")
+    ] = "pocket",
     tasks: Annotated[str, typer.Option(help="The task stream: pocket, koans, swe-bench-cl or repo:PATH.")] = "pocket",
     force: Annotated[bool, typer.Option("--force", help="Replace an existing configuration file.")] = False,
 ) -> None:

@@ -12,6 +12,8 @@ import typer
 from daemon.cli.options import HomeOption, Json, note, print_json, print_table
 from daemon.cli.tasks import tasks
 
+INTERRUPTED = 130
+
 if TYPE_CHECKING:
     from agent.repositories import Mirrors
     from eval.swebench.dataset import Dataset
@@ -81,16 +83,22 @@ def verify(
             bar.log(f"{identity} {'verified' if finding.verified else finding.why} ({finding.seconds:.0f} s)")
 
         answers = place.root / "verified"
-        found = kept(grader, wanted, answers) if known_only else find(grader, dataset, wanted, answers, jobs, done)
+        try:
+            found = kept(grader, wanted, answers) if known_only else find(grader, dataset, wanted, answers, jobs, done)
+        except KeyboardInterrupt:
+            note("stopped; what was found out is kept, and the same command goes on from here")
+            raise typer.Exit(INTERRUPTED) from None
     if write is not None:
         _write(write, found, dataset)
+    code = 1 if any(finding.infrastructure for finding in found.values()) else 0
     fields = {"base_fails", "gold_resolves", "seconds", "why", "python", "lock"}
     if as_json:
         print_json({identity: finding.model_dump(include=fields) for identity, finding in found.items()})
-        return
+        raise typer.Exit(code)
     rows = [(identity, f.base_fails, f.gold_resolves, f"{f.seconds:.0f}", f.why) for identity, f in found.items()]
     print_table(("task", "base fails", "gold resolves", "seconds", "why"), rows, "there is no such task")
     typer.echo(f"{sum(finding.verified for finding in found.values())} of {len(found)} verified")
+    raise typer.Exit(code)
 
 
 def verified(

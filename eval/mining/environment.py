@@ -111,8 +111,11 @@ def _asked(path: Path) -> dict[str, Any]:
         asked = subprocess.run([path, "-I", "-c", _ASK], capture_output=True, timeout=60, check=True, cwd="/")
         return dict(json.loads(asked.stdout))
     except (OSError, subprocess.SubprocessError, ValueError) as error:
+        told = getattr(error, "stderr", None) or b""
+        last = told.decode("utf-8", "replace").strip().split("\n")[-1][:200] or getattr(error, "strerror", None)
+        why = f" ({last})" if last else ""
         raise EvalError(
-            f"{path} does not run pytest; give a Python (3.8 or newer) that has it, and what the repository needs"
+            f"{path} does not run pytest{why}; give a Python (3.8 or newer) that has it, and what the repository needs"
         ) from error
 
 

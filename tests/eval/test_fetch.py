@@ -415,3 +415,17 @@ def test_the_laboratorys_copies_are_known(name: str, tmp_path: Path) -> None:
     assert found.path.read_bytes() == copy.read_bytes()
     assert "does not know" not in found.note
     assert (found.note == "") is (name == "humaneval")  # the others are rebuilds
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("swe-bench-cl", b'{"x": 1}'), ("swe-bench-cl", b"\xff"), ("humaneval", b"no gzip"), ("mbpp", b"[1,")]
+)
+def test_a_copy_that_is_nothing_of_the_kind_does_not_replace_a_good_file(tmp_path: Path, name: str, content: bytes) -> None:
+    target = tmp_path / "data" / SOURCES[name].file
+    target.parent.mkdir()
+    target.write_bytes(b"what was there")
+    (tmp_path / "bad").write_bytes(content)
+    with pytest.raises(EvalError, match=f"no copy of {SOURCES[name].file} at all"):
+        fetch(name, target.parent, tmp_path / "bad", accept_rebuilt=True)
+    assert target.read_bytes() == b"what was there"
+    assert [path.name for path in target.parent.iterdir() if path.suffix == ".part"] == []
