@@ -59,9 +59,9 @@ def markdown(measured: Verified, totals: Mapping[str, int] | None = None) -> str
     lines = [
         "# Tasks that verify",
         "",
-        "A SWE-Bench-CL task verifies on a machine if, graded natively, its FAIL_TO_PASS tests fail without the fix (and at",
-        "least 95 % of its PASS_TO_PASS tests pass, so that they really ran), and all of both pass with it. Only such tasks",
-        "count for or against an agent.",
+        "A SWE-Bench-CL task verifies on a machine if, graded natively, it is not resolved without its fix (while at least",
+        "95 % of its PASS_TO_PASS tests pass, so that tests really ran) and is resolved with it. Only such tasks count for or",
+        "against an agent.",
         f"Measured on {measured.date} ({measured.machine}) with `{COMMAND}`;",
         "this page is the output of `sleepyctl tasks verified --markdown`.",
         "",

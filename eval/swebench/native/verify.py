@@ -176,14 +176,13 @@ def _find(grader: Judge, secret: SweBenchSecret) -> Finding:
 def _not_failing(base: Verdict, secret: SweBenchSecret) -> str:
     """Why a run without the fix does not show that the task is unsolved; nothing if it does.
 
-    Where little was seen to pass, the failure of the tests is vacuous: perhaps none was run. A few PASS_TO_PASS tests may
-    fail without the fix in an environment that is not the official one; with it, all of them have to pass.
+    Where PASS_TO_PASS tests fail as well, the failure is vacuous: perhaps no test was run. In an environment that is not
+    the official one a few of them may fail without the fix, and a few FAIL_TO_PASS tests pass; with it, all have to pass.
     """
     if base.outcome is Outcome.INFRASTRUCTURE_FAILURE:
         return base.why
-    passing = sum(base.results.get(test) in runs.PASSED for test in secret.fail_to_pass)
-    if passing:
-        return f"{passing} of {len(secret.fail_to_pass)} tests that should fail pass"
+    if base.outcome is Outcome.RESOLVED:
+        return "all tests pass"
     failing = sum(base.results.get(test) not in runs.PASSED for test in secret.pass_to_pass)
     if failing > (1 - PASSING_BEFORE) * len(secret.pass_to_pass):
         return f"{failing} of {len(secret.pass_to_pass)} tests that should pass do not"
