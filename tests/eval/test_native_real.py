@@ -1,8 +1,8 @@
 """Real tasks of real repositories, graded natively: the fix resolves, and what only looks like one does not.
 
 They take the repositories from SLEEPY_MIRRORS (a folder with OWNER__NAME.git or OWNER+NAME/repo) and the benchmark's file from
-SLEEPYD_DATA. SLEEPY_TASKS says how many tasks (4 by default, `all`: every one that verified), fairly from all repositories;
-SLEEPY_STATE keeps environments between runs.
+SLEEPYD_DATA. SLEEPY_TASKS says how many tasks (4 by default, `all`: every one that verified), fairly from all repositories, or
+names them, joined by commas; SLEEPY_STATE keeps environments between runs.
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ def chosen() -> list[str]:
         by_repo.setdefault(repo_of(identity), []).append(identity)
     turns = [identity for identity in chain(*zip_longest(*by_repo.values())) if identity]
     count = os.environ.get("SLEEPY_TASKS", "4")
-    return turns if count == "all" else turns[: int(count)]
+    if count == "all":
+        return turns
+    return turns[: int(count)] if count.isdigit() else [identity for identity in turns if identity in count.split(",")]
 
 
 @pytest.fixture(scope="module")
