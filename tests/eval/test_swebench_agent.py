@@ -93,12 +93,14 @@ def test_known_fixes_are_resolved_through_the_tools_and_no_secret_is_told(
     model = ByIssue(scripts)
     with Store(tmp_path / "s.db") as store:
         played = list(Player(model, Bubblewrap(), store, BUDGET, width=2).play(stream, tasks))
-        kept = "\n".join(store.trajectory(t.id).model_dump_json() for t in played)
+        kept = {t.id: store.trajectory(t.id).model_dump_json() for t in played}
     assert {t.task_id: (t.outcome, t.reason) for t in played if not t.resolved} == {}
     assert sorted(t.task_id for t in played) == sorted(task.id for task in tasks)
     for trajectory in played:
         issue = next(task.issue for task in tasks if task.id == trajectory.task_id)
-        _tells_nothing(trajectory, issue, unknown[trajectory.task_id], secrets[trajectory.task_id], caplog.text, kept)
+        _tells_nothing(
+            trajectory, issue, unknown[trajectory.task_id], secrets[trajectory.task_id], caplog.text, kept[trajectory.id]
+        )
     assert all(FULL.system in trajectory.system for trajectory in played)
 
 
