@@ -27,7 +27,6 @@ MAX_WIDTH = 500
 SLACK = 2
 MAX_QUOTED = 400
 _NUMBER = re.compile(r"\s*\d+\|")
-_INDENT = re.compile(r"[ \t]*")
 
 
 @dataclass(frozen=True)
@@ -213,7 +212,7 @@ def _pairs(left: Sequence[str], right: Sequence[str]) -> Iterable[tuple[int, int
 
 
 def _indent(line: str) -> str:
-    return _INDENT.match(line).group()  # type: ignore[union-attr]
+    return line[: len(line) - len(line.lstrip(" \t"))]
 
 
 def _moved(line: str, quoted: str, actual: str) -> str:

@@ -115,9 +115,7 @@ class DockerGrader:
         """
         place, sandbox = self.workspace(task_id, root), self._opened(self._images.get(task_id))[0]
         result = sandbox.run((*place.test_argv, *targets), place, self._limits)
-        if result.timed_out:
-            return TestRun(False, f"the tests did not end within {self._limits.seconds:g} s\n{result.stdout.strip()}")
-        return TestRun(result.returncode == 0, result.stdout.strip())
+        return runs.told_to_the_agent(result, self._limits)
 
     def grade(self, task_id: str, patch: str) -> Verdict:
         """The verdict on a patch (git's format, from the base commit; empty for none). Never raises for the patch's sake."""

@@ -136,9 +136,7 @@ class NativeGrader:
         """
         place = self.workspace(task_id, root)
         result = self._sandbox.run((*place.test_argv, *targets), place, self._limits)
-        if result.timed_out:
-            return TestRun(False, f"the tests did not end within {self._limits.seconds:g} s\n{result.stdout.strip()}")
-        return TestRun(result.returncode == 0, result.stdout.strip())
+        return runs.told_to_the_agent(result, self._limits)
 
     def grade(self, task_id: str, patch: str) -> Verdict:
         """The verdict on a patch in git's format, from the base commit; empty for none. Nothing is raised for its sake."""

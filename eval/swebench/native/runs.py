@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.sandbox.base import ExecResult, Limits, Sandbox
+from agent.tools import TestRun
 from agent.workspace import Workspace
 from eval.swebench.native.environments import Environment
 from eval.swebench.native.recipes import Recipe
@@ -97,6 +98,13 @@ def run(recipe: Recipe, place: Workspace, targets: Sequence[str], sandbox: Sandb
         for test, status in log.items()
     }
     return Run(result, statuses, len(told))
+
+
+def told_to_the_agent(result: ExecResult, limits: Limits) -> TestRun:
+    """A test run of the agent's own, as it is shown; passed only if its exit code says so."""
+    if result.timed_out:
+        return TestRun(False, f"the tests did not end within {limits.seconds:g} s\n{result.stdout.strip()}")
+    return TestRun(result.returncode == 0, result.stdout.strip())
 
 
 def _told(report: Path, key: str) -> list[tuple[str, str]]:

@@ -28,23 +28,11 @@ JOIN_SECONDS = 0.2
 PASSING_BEFORE = 0.95
 
 
-class Judge(Protocol):
-    """A grader of whatever kind."""
-
-    def decides(self, task_id: str) -> str:
-        """Hash of all that a verdict depends on, but for the code of this package."""
-        ...
-
-    def grade(self, task_id: str, patch: str) -> Verdict:
-        """The verdict on a patch."""
-        ...
-
-
 class Grader(Protocol):
     """What gives verdicts."""
 
     def decides(self, task_id: str) -> str:
-        """Hash of all that a verdict depends on, but for the code here."""
+        """Hash of all that a verdict depends on, but for the code of this package."""
         ...
 
     def grade(self, task_id: str, patch: str) -> Verdict:
@@ -82,7 +70,7 @@ class _Record(BaseModel):
 
 
 def verify(
-    grader: Judge,
+    grader: Grader,
     dataset: Dataset,
     ids: Iterable[str],
     folder: Path,
@@ -155,7 +143,7 @@ def _known_or_found(grader: Grader, dataset: Dataset, identity: str, folder: Pat
     return finding
 
 
-def _find(grader: Judge, secret: SweBenchSecret) -> Finding:
+def _find(grader: Grader, secret: SweBenchSecret) -> Finding:
     gold = grader.grade(secret.task_id, secret.patch)
     if gold.outcome is Outcome.INFRASTRUCTURE_FAILURE:
         return Finding(base_fails=False, gold_resolves=False, seconds=gold.seconds, why=gold.why, infrastructure=True)
