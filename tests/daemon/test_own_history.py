@@ -58,8 +58,11 @@ def test_a_mined_history_is_worked_on_like_any_other_stream(tmp_path: Path) -> N
     with serving(ChatDouble(brain, "lmstudio").app) as url:  # type: ignore[arg-type]
         config = f'[tasks]\nsource = "repo:{history.folder}"\n' + MORE.format(url=url, name=NAME)
         (home / "sleepyd.toml").write_text(config)
+        left = home / "scratch" / "day-of-a-worker-that-was-killed" / "repo"
+        left.mkdir(parents=True)
         with daemon(home):
             until(lambda: status(home)["tasks_ended"] == 2, "both tasks", 300)
+            assert not left.exists()
             assert run("stop", "--home", str(home)).returncode == 0
     with Store(home / "sleepy.db", read_only=True) as store:
         played = [store.trajectory(result.trajectory_id) for result in store.results()]

@@ -9,6 +9,7 @@ from agent.full import FULL, Full
 from agent.sandbox.ladder import probe
 from agent.turns import Call, render_full
 from eval import play
+from eval.experience import pairs_of_day
 from eval.play import Player
 from eval.pocket.stream import PocketStream
 from memory.trajectories import Outcome
@@ -54,3 +55,16 @@ def test_the_prompt_is_part_of_the_configurations_hash(monkeypatch: pytest.Monke
 def test_a_model_without_a_plan_ends_in_its_own_outcome() -> None:
     (played,) = Player(ByIssue({}), probe(trusted_generated=True)).play(STREAM, STREAM.tasks()[:1])
     assert (played.outcome, played.reason) == (Outcome.GAVE_UP, "submitted without a change")
+
+
+def test_a_night_takes_what_such_a_model_did_word_for_word_and_teaches_it_no_merged_fix() -> None:
+    sandbox = probe(trusted_generated=True)
+    solved = STREAM.tasks()[0]
+    player = Player(ByIssue({solved.issue: script(solved.id)}), sandbox)
+    player = replace(player, budget=player.budget.model_copy(update={"steps": 20, "tokens": 10**6, "seconds": 300.0}))
+    played = list(player.play(STREAM, STREAM.tasks()))
+    pairs = pairs_of_day(STREAM, played, sandbox, merged_fixes=True, terse=False)
+    assert [(pair.task_id, pair.source) for pair in pairs] == [(solved.id, "agent")]
+    assert pairs[0].messages[0] == ("system", FULL.system)
+    assert [text for role, text in pairs[0].messages if role == "assistant"][: len(script(solved.id))] == script(solved.id)
+    assert len(pairs_of_day(STREAM, played, sandbox, merged_fixes=True)) > 1, "a terse model would have been taught more"
