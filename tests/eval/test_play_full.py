@@ -60,11 +60,14 @@ def test_a_model_without_a_plan_ends_in_its_own_outcome() -> None:
 def test_a_night_takes_what_such_a_model_did_word_for_word_and_teaches_it_no_merged_fix() -> None:
     sandbox = probe(trusted_generated=True)
     solved = STREAM.tasks()[0]
-    player = Player(ByIssue({solved.issue: script(solved.id)}), sandbox)
+    said = ["I think first.", *script(solved.id)]  # no straight way, and taken all the same
+    player = Player(ByIssue({solved.issue: said}), sandbox)
     player = replace(player, budget=player.budget.model_copy(update={"steps": 20, "tokens": 10**6, "seconds": 300.0}))
     played = list(player.play(STREAM, STREAM.tasks()))
     pairs = pairs_of_day(STREAM, played, sandbox, merged_fixes=True, terse=False)
     assert [(pair.task_id, pair.source) for pair in pairs] == [(solved.id, "agent")]
+    assert pairs[0].untaught == (0,)
     assert pairs[0].messages[0] == ("system", FULL.system)
-    assert [text for role, text in pairs[0].messages if role == "assistant"][: len(script(solved.id))] == script(solved.id)
-    assert len(pairs_of_day(STREAM, played, sandbox, merged_fixes=True)) > 1, "a terse model would have been taught more"
+    assert [text for role, text in pairs[0].messages if role == "assistant"][: len(said)] == said
+    told_again = pairs_of_day(STREAM, played, sandbox, merged_fixes=True)
+    assert len(told_again) > 1, "a terse model would have been taught more"
