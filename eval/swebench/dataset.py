@@ -171,7 +171,7 @@ class Dataset:
 
     def _row(self, task_id: str) -> Row:
         if task_id not in self._rows:
-            raise EvalError(f"{self.name}: no task {task_id!r}; `sleepyctl tasks` lists them")
+            raise EvalError(f"{self.name}: no task {task_id!r}; ids read like {next(iter(self._rows), 'none')}")
         return self._rows[task_id]
 
 
