@@ -58,7 +58,7 @@ class Database:
 
     def check(self) -> str:
         """What SQLite finds wrong with the file (PRAGMA integrity_check); nothing if it is sound."""
-        with self._read() as connection:
+        with self.reading() as connection:
             found = list(connection.exec_driver_sql("PRAGMA integrity_check(5)").scalars())
         return "" if found == ["ok"] else "; ".join(map(str, found))
 
@@ -86,7 +86,7 @@ class Database:
 
     def _prepare(self) -> None:
         # What is in the file is looked at first, so that another program's database stays untouched.
-        with self._read() as connection:
+        with self.reading() as connection:
             lacking = pending(connection, self.path)
         if self.read_only and lacking:
             raise StoreVersionError(
@@ -98,13 +98,13 @@ class Database:
                 migrate(self._writer, self.path)
 
     @contextmanager
-    def _read(self) -> Iterator[Connection]:
+    def reading(self) -> Iterator[Connection]:
         """A transaction that sees one moment of the store."""
         with translated(self.path), self._reader.begin() as connection:
             yield connection
 
     @contextmanager
-    def _write(self, what: str = "the record") -> Iterator[Connection]:
+    def writing(self, what: str = "the record") -> Iterator[Connection]:
         """A transaction that holds the write lock from its start; `what` is named when a constraint refuses it."""
         if self.read_only:
             raise StoreError(f"{self.path} was opened for reading only; open it for writing")

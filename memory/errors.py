@@ -33,6 +33,10 @@ class RecordError(StoreError):
     """A record contradicts what is already remembered, or is not there; nothing was changed."""
 
 
+class KnowledgeError(StoreError):
+    """The knowledge layer's index or embedder could not do what was asked; the memories themselves are in the store."""
+
+
 @contextmanager
 def translated(path: Path, what: str = "the record") -> Iterator[None]:
     """SQLite's errors, and records that do not validate, leave this block as the store's own errors.

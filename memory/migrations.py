@@ -155,7 +155,99 @@ def _life(connection: Connection) -> None:
         connection.exec_driver_sql(statement)
 
 
-MIGRATIONS: tuple[Migration, ...] = (("0001_tasks_trajectories_nights", _first), ("0002_results_journal_notes", _life))
+def _knowledge(connection: Connection) -> None:
+    for statement in (
+        "ALTER TABLE trajectories ADD COLUMN arm TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE trajectories ADD COLUMN knowledge TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE trajectories ADD COLUMN imported TEXT NOT NULL DEFAULT ''",
+        # An attempt still ends once; but its owner may have what it says removed.
+        "DROP TRIGGER an_attempt_ends_once",
+        """
+        CREATE TRIGGER an_attempt_ends_once BEFORE UPDATE ON trajectories
+        WHEN OLD.outcome IS NOT NULL AND NOT (
+            NEW.id = OLD.id AND NEW.task_id = OLD.task_id AND NEW.outcome = OLD.outcome
+            AND NEW.started_at = OLD.started_at AND NEW.prompt = '' AND NEW.reason = 'forgotten'
+        )
+        BEGIN SELECT RAISE(ABORT, 'this attempt has already ended'); END
+        """,
+        """
+        CREATE TABLE memories (
+            number INTEGER PRIMARY KEY,
+            space TEXT NOT NULL,
+            id TEXT NOT NULL,
+            trajectory_id TEXT NOT NULL,
+            repo TEXT NOT NULL,
+            created_at TEXT NOT NULL,
+            body TEXT NOT NULL,
+            UNIQUE (space, id)
+        )
+        """,
+        "CREATE INDEX memories_by_trajectory ON memories (trajectory_id)",
+        "CREATE INDEX memories_by_repo ON memories (space, repo)",
+        # When a memory was active: from one version of the knowledge until before another, or still.
+        """
+        CREATE TABLE memory_spans (
+            memory INTEGER NOT NULL REFERENCES memories (number) ON DELETE CASCADE,
+            since INTEGER NOT NULL,
+            until INTEGER CHECK (until > since),
+            why TEXT NOT NULL DEFAULT '',
+            PRIMARY KEY (memory, since)
+        )
+        """,
+        "CREATE UNIQUE INDEX one_open_span ON memory_spans (memory) WHERE until IS NULL",
+        """
+        CREATE TABLE memory_uses (
+            memory INTEGER NOT NULL REFERENCES memories (number) ON DELETE CASCADE,
+            trajectory_id TEXT NOT NULL,
+            PRIMARY KEY (memory, trajectory_id)
+        )
+        """,
+        "CREATE INDEX uses_by_trajectory ON memory_uses (trajectory_id)",
+        """
+        CREATE TABLE knowledge_versions (
+            space TEXT NOT NULL,
+            number INTEGER NOT NULL,
+            hash TEXT NOT NULL,
+            at TEXT NOT NULL,
+            why TEXT NOT NULL,
+            PRIMARY KEY (space, number)
+        )
+        """,
+        """
+        CREATE TABLE handbooks (
+            number INTEGER PRIMARY KEY,
+            space TEXT NOT NULL,
+            repo TEXT NOT NULL,
+            since INTEGER NOT NULL,
+            until INTEGER CHECK (until > since),
+            body TEXT NOT NULL
+        )
+        """,
+        "CREATE UNIQUE INDEX one_handbook ON handbooks (space, repo) WHERE until IS NULL",
+        # Which attempts were made into memories, none included; and which may never be again.
+        """
+        CREATE TABLE distilled (
+            space TEXT NOT NULL,
+            trajectory_id TEXT NOT NULL,
+            PRIMARY KEY (space, trajectory_id)
+        )
+        """,
+        "CREATE TABLE forgotten (trajectory_id TEXT PRIMARY KEY NOT NULL, at TEXT NOT NULL)",
+        """
+        CREATE TRIGGER a_memory_never_changes BEFORE UPDATE OF space, id, trajectory_id, repo, created_at ON memories
+        BEGIN SELECT RAISE(ABORT, 'a memory never changes'); END
+        """,
+        "CREATE VIRTUAL TABLE memory_words USING fts5(place, words, tokenize=\"unicode61 tokenchars '_.'\", detail=column)",
+        "CREATE VIRTUAL TABLE memory_terms USING fts5vocab(memory_words, 'row')",
+    ):
+        connection.exec_driver_sql(statement)
+
+
+MIGRATIONS: tuple[Migration, ...] = (
+    ("0001_tasks_trajectories_nights", _first),
+    ("0002_results_journal_notes", _life),
+    ("0003_knowledge", _knowledge),
+)
 
 
 def pending(connection: Connection, path: Path, migrations: Sequence[Migration] = MIGRATIONS) -> list[str]:

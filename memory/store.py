@@ -46,12 +46,12 @@ class Store(Database):
         """
         head = trajectory.model_dump(exclude={"steps"})
         head |= {"started_at": _stamp(trajectory.started_at), "outcome": None, "reason": ""}
-        with self._write(f"attempt {trajectory.id}") as connection:
+        with self.writing(f"attempt {trajectory.id}") as connection:
             connection.execute(insert(TRAJECTORIES).values(head))
 
     def stepped(self, trajectory: Trajectory, step: Step) -> None:
         """Record one step of an attempt that began and has not ended. Raises `RecordError` otherwise, or for a step twice."""
-        with self._write(f"step {step.number} of attempt {trajectory.id}") as connection:
+        with self.writing(f"step {step.number} of attempt {trajectory.id}") as connection:
             _refuse_ended(connection, trajectory.id)
             connection.execute(insert(STEPS).values(trajectory_id=trajectory.id, **step.model_dump()))
 
@@ -62,7 +62,7 @@ class Store(Database):
         """
         if trajectory.outcome is None:
             raise RecordError(f"{trajectory.id} has no outcome; set one before ending the attempt")
-        with self._write(f"the end of attempt {trajectory.id}") as connection:
+        with self.writing(f"the end of attempt {trajectory.id}") as connection:
             _refuse_ended(connection, trajectory.id)
             mine = TRAJECTORIES.c.id == trajectory.id
             connection.execute(update(TRAJECTORIES).where(mine).values(_end(trajectory)))
@@ -75,7 +75,7 @@ class Store(Database):
 
     def import_trajectories(self, trajectories: Sequence[Trajectory]) -> None:
         """Record attempts that ended elsewhere, all or none. Raises `RecordError` for a taken id or an open one."""
-        with self._write("an imported attempt") as connection:
+        with self.writing("an imported attempt") as connection:
             for trajectory in trajectories:
                 if trajectory.outcome is None:
                     raise RecordError(f"attempt {trajectory.id} has no outcome; only ended attempts can be imported")
@@ -93,7 +93,7 @@ class Store(Database):
         Only for the owner of the store, and before it begins attempts of its own.
         """
         closed = update(TRAJECTORIES).where(TRAJECTORIES.c.outcome.is_(None))
-        with self._write() as connection:
+        with self.writing() as connection:
             return connection.execute(closed.values(outcome=Outcome.INFRASTRUCTURE_FAILURE, reason=INTERRUPTED)).rowcount
 
     def add_task(self, task: Task) -> None:
@@ -102,7 +102,7 @@ class Store(Database):
 
     def add_tasks(self, tasks: Sequence[Task]) -> None:
         """Remember several tasks, all or none; see `add_task`. A task's place in its stream may move; the first one is kept."""
-        with self._write() as connection:
+        with self.writing() as connection:
             for task in tasks:
                 body = task.model_copy(update={"created_at": _aware(task.created_at)}).model_dump_json()
                 known = connection.execute(select(TASKS.c.body).where(TASKS.c.id == task.id)).scalar()
@@ -113,13 +113,13 @@ class Store(Database):
 
     def tasks(self) -> list[Task]:
         """Every task, in the order in which they were added."""
-        with self._read() as connection:
+        with self.reading() as connection:
             bodies = connection.execute(select(TASKS.c.body).order_by(TASKS.c.number)).scalars()
             return [Task.model_validate_json(body) for body in bodies]
 
     def trajectory(self, trajectory_id: str) -> Trajectory:
         """One attempt as far as it is recorded. Raises `RecordError` where there is none."""
-        with self._read() as connection:
+        with self.reading() as connection:
             found = list(_told(connection, TRAJECTORIES.c.id == trajectory_id))
         if not found:
             raise RecordError(f"no trajectory {trajectory_id} is recorded; look it up in the list of trajectories")
@@ -150,14 +150,14 @@ class Store(Database):
         if last is not None:
             latest = select(columns.id).where(*where).order_by(columns.started_at.desc(), columns.id.desc()).limit(last)
             where = [columns.id.in_(latest)]
-        with self._read() as connection:
+        with self.reading() as connection:
             return list(_told(connection, *where))
 
     def failures(self, task_id: str) -> int:
         """How many attempts at a task were lost to the infrastructure, interruptions aside."""
         failed = (TRAJECTORIES.c.task_id == task_id) & (TRAJECTORIES.c.outcome == Outcome.INFRASTRUCTURE_FAILURE)
         chosen = select(func.count()).select_from(TRAJECTORIES).where(failed, TRAJECTORIES.c.reason != INTERRUPTED)
-        with self._read() as connection:
+        with self.reading() as connection:
             return int(connection.execute(chosen).scalar_one())
 
     def results(self, since: int = 0) -> list[Result]:
@@ -165,7 +165,7 @@ class Store(Database):
         attempt = TRAJECTORIES.c
         columns = (*RESULTS.c, attempt.outcome, attempt.repo, attempt.started_at)
         chosen = select(*columns).join_from(RESULTS, TRAJECTORIES, RESULTS.c.trajectory_id == TRAJECTORIES.c.id)
-        with self._read() as connection:
+        with self.reading() as connection:
             rows = connection.execute(chosen.where(RESULTS.c.number >= since).order_by(RESULTS.c.number)).mappings()
             return [Result.model_validate(dict(row)) for row in rows]
 
@@ -177,7 +177,7 @@ class Store(Database):
         ended = select(TRAJECTORIES.c.id).where(TRAJECTORIES.c.outcome.is_not(None))
         with_turns = ended.where(TRAJECTORIES.c.id.in_(select(STEPS.c.trajectory_id)))
         forgotten = 0
-        with self._write() as connection:
+        with self.writing() as connection:
             if _used(connection) <= max_bytes:
                 return 0
             for identity in connection.execute(with_turns.order_by(TRAJECTORIES.c.started_at)).scalars().all():
@@ -190,19 +190,19 @@ class Store(Database):
 
     def note(self, name: str) -> str | None:
         """A small fact that outlives the process, or None."""
-        with self._read() as connection:
+        with self.reading() as connection:
             return connection.execute(select(NOTES.c.value).where(NOTES.c.name == name)).scalar()
 
     def set_note(self, name: str, value: str) -> None:
         """Remember a small fact; it replaces what was noted under this name."""
-        with self._write(f"note {name}") as connection:
+        with self.writing(f"note {name}") as connection:
             connection.execute(delete(NOTES).where(NOTES.c.name == name))
             connection.execute(insert(NOTES).values(name=name, value=value))
 
     def outcomes(self) -> dict[Outcome, int]:
         """How many attempts ended in each outcome, zeros included; merged fixes told as turns count too."""
         count = select(TRAJECTORIES.c.outcome, func.count()).where(TRAJECTORIES.c.outcome.is_not(None))
-        with self._read() as connection:
+        with self.reading() as connection:
             found = connection.execute(count.group_by(TRAJECTORIES.c.outcome)).all()
         return dict.fromkeys(Outcome, 0) | {Outcome(outcome): number for outcome, number in found}
 
@@ -212,7 +212,7 @@ class Store(Database):
         The file appears whole or not at all, and shows one moment even while attempts go on.
         """
         try:
-            with written_whole(path) as file, self._read() as connection:
+            with written_whole(path) as file, self.reading() as connection:
                 written = sum(1 for t in _told(connection) if file.write(t.model_dump_json() + "\n"))
         except OSError as error:
             raise StoreError(f"{path} could not be written: {error}; choose a folder that exists and has space") from error
@@ -223,7 +223,7 @@ class Store(Database):
         row = _row(night)
         if night.ended_at is not None:
             raise RecordError(f"night {night.id} has already ended; open it before it ends")
-        with self._write(f"night {night.id}") as connection:
+        with self.writing(f"night {night.id}") as connection:
             connection.execute(insert(NIGHTS).values(row))
 
     def close_night(self, night: Night) -> None:
@@ -232,14 +232,14 @@ class Store(Database):
         if night.ended_at is None:
             raise RecordError(f"night {night.id} has no end; set ended_at before closing it")
         still_open = (NIGHTS.c.id == night.id) & NIGHTS.c.ended_at.is_(None)
-        with self._write() as connection:
+        with self.writing() as connection:
             if connection.execute(update(NIGHTS).where(still_open).values(row)).rowcount != 1:
                 raise RecordError(f"no night {night.id} is open; a night is opened first, and closed once")
 
     def open_night_now(self) -> Night | None:
         """The night that has not ended, if there is one; the first of several that an older version left open."""
         first = select(NIGHTS.c.body).where(NIGHTS.c.ended_at.is_(None)).order_by(NIGHTS.c.started_at, NIGHTS.c.id)
-        with self._read() as connection:
+        with self.reading() as connection:
             body = connection.execute(first).scalar()
             return None if body is None else Night.model_validate_json(body)
 
@@ -254,21 +254,21 @@ class Store(Database):
     def step_result(self, night_id: str, name: str) -> dict[str, Any] | None:
         """What a finished step of a night gave, or None if it has yet to be done."""
         where = (NIGHT_STEPS.c.night_id == night_id) & (NIGHT_STEPS.c.name == name)
-        with self._read() as connection:
+        with self.reading() as connection:
             found = connection.execute(select(NIGHT_STEPS.c.result).where(where)).scalar()
         return None if found is None else dict(json.loads(found))
 
     def step_results(self, night_id: str) -> list[dict[str, Any]]:
         """What the finished steps of a night gave, in order."""
         chosen = select(NIGHT_STEPS.c.result).where(NIGHT_STEPS.c.night_id == night_id).order_by(NIGHT_STEPS.c.number)
-        with self._read() as connection:
+        with self.reading() as connection:
             return [dict(json.loads(body)) for body in connection.execute(chosen).scalars()]
 
     def record_step(self, night_id: str, name: str, result: Mapping[str, Any]) -> None:
         """Record that a step of an open night is finished. Raises `RecordError` the second time."""
         body = json.dumps(result, sort_keys=True)
         mine = select(func.count()).where(NIGHT_STEPS.c.night_id == night_id)
-        with self._write(f"step {name} of night {night_id}") as connection:
+        with self.writing(f"step {name} of night {night_id}") as connection:
             number = connection.execute(mine).scalar_one()
             row = {"night_id": night_id, "name": name, "number": number, "ended_at": _stamp(datetime.now(UTC)), "result": body}
             connection.execute(insert(NIGHT_STEPS).values(row))
@@ -276,12 +276,12 @@ class Store(Database):
     def steps_of_night(self, night_id: str) -> list[tuple[str, str]]:
         """Names and ends (UTC, ISO 8601) of the finished steps of a night, in order."""
         chosen = select(NIGHT_STEPS.c.name, NIGHT_STEPS.c.ended_at).where(NIGHT_STEPS.c.night_id == night_id)
-        with self._read() as connection:
+        with self.reading() as connection:
             return [(row.name, row.ended_at) for row in connection.execute(chosen.order_by(NIGHT_STEPS.c.number))]
 
     def nights(self) -> list[Night]:
         """Every night, by start; an open one has no `ended_at`."""
-        with self._read() as connection:
+        with self.reading() as connection:
             bodies = connection.execute(select(NIGHTS.c.body).order_by(NIGHTS.c.started_at, NIGHTS.c.id)).scalars()
             return [Night.model_validate_json(body) for body in bodies]
 

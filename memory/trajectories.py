@@ -42,7 +42,9 @@ class Trajectory(BaseModel):
     """One attempt at one task.
 
     `origin` says whose turns these are: the agent's own, or a merged fix told as turns.
-    `config_hash` covers model, adapter, prompt, budgets and code; only equal ones are compared.
+    `config_hash` covers model, adapter, prompt, budgets and code; only equal ones are compared. `arm` says what it worked
+    with (skill, knowledge, both, neither), `knowledge` is the state of the knowledge that was asked. `imported` names the
+    reader of another agent's session, and is empty for this program's own attempts.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -62,6 +64,9 @@ class Trajectory(BaseModel):
     steps: list[Step] = []
     outcome: Outcome | None = None
     reason: str = ""
+    arm: str = ""
+    knowledge: str = ""
+    imported: str = ""
 
     @property
     def resolved(self) -> bool:

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import OperationalError
 
 from memory.errors import StoreError, StoreVersionError
+from memory.knowledge.shelf import DISTILLED, FORGOTTEN, HANDBOOKS, MEMORIES, SPANS, USES, VERSIONS
 from memory.migrations import MIGRATIONS, Migration, migrate, pending
 from memory.store import NIGHT_STEPS, NIGHTS, NOTES, RESULTS, STEPS, TASKS, TRAJECTORIES, Store
 from memory.tasks import Task
@@ -65,7 +66,8 @@ def test_names_are_unique_and_in_order() -> None:
 
 def test_the_schema_has_a_column_for_every_field(path: Path) -> None:
     Store(path).close()
-    for table in (TASKS, TRAJECTORIES, STEPS, NIGHTS, RESULTS, NIGHT_STEPS, NOTES):
+    knowledge = (MEMORIES, SPANS, USES, VERSIONS, HANDBOOKS, DISTILLED, FORGOTTEN)
+    for table in (TASKS, TRAJECTORIES, STEPS, NIGHTS, RESULTS, NIGHT_STEPS, NOTES, *knowledge):
         assert ask(path, f"SELECT name FROM pragma_table_info('{table.name}')") == [column.name for column in table.columns]
 
 

@@ -1,0 +1,31 @@
+"""The words that a memory is found by literally: identifiers, names of errors, paths, and what they are made of."""
+
+from __future__ import annotations
+
+import re
+
+LONGEST_TEXT = 20_000
+LONGEST_WORD = 60
+_TOKEN = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*", re.UNICODE)
+_PARTS = re.compile(r"[^\W_]+", re.UNICODE)
+_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+STOPWORDS = frozenset(
+    "a an and are as at be been but by can could do does for from had has have how i if in into is it its just like may me "
+    "more my no not of on one only or other our out should so some such than that the their them then there these they "
+    "this to up us use used uses using was we were what when where which while who why will with would you your "
+    "def self return import none true false class".split()
+)
+
+
+def words(text: str) -> list[str]:
+    """Lower-case words of a text, in order: dotted and snake_case names whole and in their parts, common words left out."""
+    found: list[str] = []
+    for match in _TOKEN.finditer(text[:LONGEST_TEXT]):
+        name = match.group()
+        parts = [part for piece in _PARTS.findall(name) for part in _CAMEL.split(piece)]
+        whole = [piece for piece in (name, *name.split(".")) if len(parts) > 1]
+        for word in dict.fromkeys((*whole, *parts)):
+            low = word.lower()
+            if 1 < len(low) <= LONGEST_WORD and low not in STOPWORDS:
+                found.append(low)
+    return found
