@@ -175,8 +175,9 @@ def finish(chain: Sequence[subprocess.Popen[bytes]], what: str, at_most: int, se
             _kill(process)
 
     timer = threading.Timer(seconds, stop)
-    timer.start()
+    timer.daemon = True  # an interruption between any two of these lines must not keep the process for its time
     try:
+        timer.start()
         output = last.stdout.read(at_most + 1)
         if len(output) > at_most:
             raise RepositoryError(f"git {what}: more than {at_most} bytes of output; this repository is too large")

@@ -97,6 +97,7 @@ class Engine:
                 )
                 assert process.stdout is not None
                 stop = threading.Timer(COPY_SECONDS, process.kill)
+                stop.daemon = True
                 stop.start()
                 try:
                     with process.stdout:
