@@ -10,12 +10,15 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from agent.errors import CallError
+from agent.recalled import terse_prompt
 from agent.tools import TestRun, bounded, execute
 from agent.toolset import Tool
 from agent.turns import parse_call
 from agent.workplace import Workplace
 from agent.workspace import Workspace
 from memory.hashing import content_hash
+from memory.knowledge.memories import Recalled
+from memory.tasks import Task
 
 MALFORMED = "malformed"
 SUBMIT = "submit"
@@ -77,6 +80,10 @@ class Toolkit(Protocol):
         """Hash of all that a model is told about the tools, for the configuration of results."""
         ...
 
+    def prompt(self, task: Task, recalled: Recalled) -> str:
+        """The first message of an attempt: what was recalled for the task, and its issue."""
+        ...
+
     def session(self, place: Workplace) -> Session:
         """A new attempt's session."""
         ...
@@ -115,6 +122,10 @@ class Terse:
     def digest(self) -> str:
         """See `Toolkit`."""
         return content_hash([self.name, self.system])
+
+    def prompt(self, task: Task, recalled: Recalled) -> str:
+        """See `Toolkit`."""
+        return terse_prompt(task, recalled)
 
     def session(self, place: Workplace) -> Session:
         """See `Toolkit`."""

@@ -94,6 +94,8 @@ class NightReport:
 class Sleeper:
     """Runs nights. `examine` gets the candidate's routes and compares it with the base on the guards.
 
+    `tidy` consolidates what is known, and is given the night's id; a night that does not train (`trains`) does nothing else.
+
     Every step is recorded when it is finished, and a night that was broken off goes on after its
     last finished step. A step that is done again does no harm: pairs are written whole, adapters
     are content-addressed, and publishing what is live already changes nothing.
@@ -110,6 +112,8 @@ class Sleeper:
     examine: Callable[[Mapping[str, Path]], Examination]
     on_step: Callable[[str, Progress], None] = lambda repo, progress: None
     on_phase: Callable[[str], None] = lambda phase: None
+    tidy: Callable[[str], Mapping[str, Any]] | None = None
+    trains: bool = True
 
     @property
     def config_hash(self) -> str:
@@ -164,6 +168,11 @@ class Sleeper:
     def _sleep(self, report: NightReport, collect: Callable[[], Sequence[Pair]], held_out: Set[str]) -> None:
         if report.night.config_hash != self.config_hash:
             raise ConsolidationError("the night was begun under another configuration or base model; it ends without a verdict")
+        if self.tidy is not None:
+            self._once(report, "knowledge", partial(self.tidy, report.night.id))
+        if not self.trains:
+            self._close(report, verdict=Verdict(promoted=False, why="this arm trains no adapter"))
+            return
         folder = self.work / report.night.id
         listed = self._once(report, "pairs", lambda: _write_pairs(folder / PAIRS, collect()))
         pairs = _read_pairs(folder / PAIRS, str(listed["hash"]))
@@ -218,7 +227,8 @@ class Sleeper:
             targets=self.config.lora.targets,
         )
         adapter = self.publisher.adapters.admit(trained.folder, manifest).id
-        return {"trained": trained.model_dump(mode="json"), "adapter": adapter}
+        attempts = sorted({pair.trajectory_id for pair, _ in data})
+        return {"trained": trained.model_dump(mode="json"), "adapter": adapter, "attempts": attempts}
 
     def _judge(self, candidate: Mapping[str, str]) -> Verdict:
         examination = self.examine(self.publisher.routes(candidate))

@@ -7,7 +7,7 @@ the routed system as a whole.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from pathlib import Path
 
 from consolidation.adapters import AdapterStore
@@ -64,6 +64,17 @@ class Publisher:
         previous = self._read(PREVIOUS)
         self.make_live(previous)
         return previous
+
+    def retire(self, adapters: Set[str], why: str) -> set[str]:
+        """Take adapters out of service for good: neither live, nor what a rollback returns to. Those that are here no more
+        are left out; returns the others."""
+        known = {adapter.id for adapter in self.adapters.list()} & set(adapters)
+        live = {repo: identity for repo, identity in self.live().items() if identity not in known}
+        self.make_live(live)
+        self._write(PREVIOUS, {repo: i for repo, i in self.previous().items() if i not in known})
+        for identity in known:
+            self.adapters.judge(identity, "rejected", why)
+        return known
 
     def _read(self, name: str) -> dict[str, str]:
         path = self.folder / name

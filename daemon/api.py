@@ -102,15 +102,31 @@ class PromoteRequest(_Message):
 
 
 class LiveTable(_Message):
-    """Repository to adapter, after the change."""
+    """Repository to adapter, after the change; and the version of the knowledge that went back with it, if any."""
 
     live: dict[str, str]
+    knowledge: str = ""
 
 
 class Problem(_Message):
     """Why something was not done."""
 
     error: str
+
+
+class SearchRequest(_Message):
+    """What would be recalled for a text, in one repository or in all of them."""
+
+    query: str = Field(max_length=20_000)
+    repo: str = Field(default="", max_length=200)
+    most: int = Field(default=10, ge=1, le=100)
+
+
+class ForgetRequest(_Message):
+    """Forget an attempt; with `retire`, the adapters that learnt from it serve no longer."""
+
+    trajectory: str = Field(min_length=1)
+    retire: bool = False
 
 
 class PinRequest(_Message):

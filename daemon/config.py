@@ -26,7 +26,9 @@ from consolidation.night import NightConfig
 from daemon.errors import DaemonError
 from daemon.logs import LogConfig
 from eval.task_config import TasksConfig
+from memory.arms import Arm
 from memory.hashing import content_hash
+from memory.knowledge.config import KnowledgeConfig
 
 PREFIX = "SLEEPYD_"
 OTHER_VARIABLES = ("SLEEPYD_HOME", "SLEEPYD_DATA")
@@ -132,12 +134,15 @@ class LifeConfig(_Settings):
 class Config(_Settings):
     """Everything that can be configured."""
 
+    arm: Arm = Arm.BOTH
+    """What it works with: `base` (nothing), `knowledge`, `skill`, `both`, or `frozen` (nothing, as the control)."""
     tasks: TasksConfig = TasksConfig()
     model: ModelConfig = ModelConfig()
     budget: Budget = Budget()
     day: DayConfig = DayConfig()
     sleep: SleepConfig = SleepConfig()
     night: NightConfig = NightConfig()
+    knowledge: KnowledgeConfig = KnowledgeConfig()
     guard: GuardConfig = GuardConfig()
     resources: ResourceConfig = ResourceConfig()
     log: LogConfig = LogConfig()

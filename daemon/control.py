@@ -21,8 +21,10 @@ from daemon.api import (
     SleepRequest,
     Status,
 )
+from daemon.control_memory import add_memory
 from daemon.errors import DaemonError, RefusedError
 from daemon.events import Event
+from daemon.knowing import roll_back, space_of
 from daemon.life import Life
 from daemon.resources import pin
 from daemon.states import State
@@ -40,6 +42,7 @@ from daemon.views import (
     trajectory_rows,
 )
 from memory.errors import RecordError, StoreError
+from memory.knowledge.shelf import Shelf
 from memory.trajectories import Trajectory
 
 Last = Annotated[int | None, Query(ge=1, le=1_000_000, description="Only the last so many.")]
@@ -149,7 +152,10 @@ def control(life: Life) -> FastAPI:
         _known(life, request.adapter)
         if request.adapter not in promoted_adapters(life.store):
             raise RefusedError(f"{request.adapter} never passed the gate; only what was guarded can be put to work")
-        scope = life.publisher.adapters.get(request.adapter).manifest.scope
+        found = life.publisher.adapters.get(request.adapter)
+        if found.standing.state == "rejected":
+            raise RefusedError(f"{request.adapter} was taken out of service: {found.standing.why}")
+        scope = found.manifest.scope
         life.publisher.make_live({**life.publisher.live(), **dict.fromkeys(scope, request.adapter)})
         life.ask_align()
         life.log.info(Event.ADAPTER_PROMOTED, adapter=request.adapter, by="owner")
@@ -158,10 +164,14 @@ def control(life: Life) -> FastAPI:
     @app.post("/adapters/rollback")
     async def rollback() -> LiveTable:
         _awake(life)
+        before = life.publisher.live()
         live = life.publisher.rollback()
         life.ask_align()
         life.log.info(Event.ADAPTER_ROLLED_BACK, live=live)
-        return LiveTable(live=live)
+        knowledge = roll_back(life.store, Shelf(life.store, space_of(life.config)), before, live)
+        if knowledge is not None:
+            life.log.info(Event.KNOWLEDGE_ROLLED_BACK, version=str(knowledge))
+        return LiveTable(live=live, knowledge=str(knowledge or ""))
 
     @app.post("/adapters/pin")
     async def keep(request: PinRequest) -> Accepted:
@@ -169,6 +179,7 @@ def control(life: Life) -> FastAPI:
         pin(life.store, request.adapter, request.keep)
         return Accepted(what=f"{request.adapter} is {'kept for ever' if request.keep else 'kept as long as there is room'}")
 
+    add_memory(app, life)
     return app
 
 

@@ -26,31 +26,17 @@ from consolidation.pairs import Pair
 from consolidation.skill import Publisher
 from consolidation.trainers.base import Progress as TrainingProgress
 from consolidation.trainers.child import ChildTrainer
+from daemon.arms import ArmResult, arms_table, play_arms
 from daemon.config import Config
+from daemon.days import DayResult, day_result, group
 from eval.experience import pairs_of_day
 from eval.guards import BaseSkillGuard, compare
-from eval.play import Player, Routes, by_kind
+from eval.play import Player, Routes
 from eval.pocket.rehearsal import rehearsal_pairs
 from eval.pocket.stream import PocketStream
-from eval.pocket.world import CONVENTION_KIND
 from memory.store import Store
 from memory.tasks import Task
 from memory.trajectories import Trajectory
-
-
-class KindTally(BaseModel):
-    """Resolved of all tasks of one kind."""
-
-    tasks: int
-    resolved: int
-
-
-class DayResult(BaseModel):
-    """One played day: `by_kind` splits house conventions from base skills."""
-
-    tasks: int
-    resolved: int
-    by_kind: dict[str, KindTally]
 
 
 class NightResult(BaseModel):
@@ -85,6 +71,8 @@ class DemoResult(BaseModel):
     day1: DayResult
     night: NightResult
     day2: DayTwo
+    arms: list[ArmResult] = []
+    """With `--arms`: the second day of each arm."""
     wall_seconds: float
     home: str
 
@@ -98,6 +86,8 @@ class Demo:
     tasks_per_day: int
     config: Config
     console: Console
+    arms: bool = False
+    """Also play the second day with what was remembered, with and without the adapters."""
 
     def run(self) -> DemoResult:
         """Day, night, day; the live routing table starts from the bare base."""
@@ -121,6 +111,7 @@ class Demo:
             report = self._night(model, player, store, publisher, first, day1, second)
             base = self._play("day 2, frozen base", player, store, second, second.tasks(), {})
             adapted = self._play("day 2, after the night", player, store, second, second.tasks(), publisher.routes())
+            arms = self._arms(player, store, first, day1, second, publisher.routes(), base) if self.arms else []
         paired = compare(base, adapted)
         low, high = paired.interval()
         result = DemoResult(
@@ -136,6 +127,7 @@ class Demo:
                 change_low=round(low, 4),
                 change_high=round(high, 4),
             ),
+            arms=arms,
             wall_seconds=round(time.monotonic() - began, 1),
             home=str(self.home),
         )
@@ -167,6 +159,21 @@ class Demo:
                     played.append(trajectory)
                     advance(f"{sum(t.resolved for t in played)} of {len(played)} resolved")
         return played
+
+    def _arms(
+        self,
+        player: Player,
+        store: Store,
+        first: PocketStream,
+        day: Sequence[Trajectory],
+        second: PocketStream,
+        routes: Routes,
+        base: Sequence[Trajectory],
+    ) -> list[ArmResult]:
+        def play(name: str, who: Player, serving: Routes) -> list[Trajectory]:
+            return self._play(name, who, store, second, second.tasks(), serving)
+
+        return play_arms(player, store, self.home, self.config, first, day, second, routes, play, base)
 
     def _night(
         self,
@@ -232,7 +239,7 @@ class Demo:
             table.add_column(column, justify="left" if not column else "right")
         base, adapted = result.day2.base, result.day2.adapted
         for label, convention in (("house conventions", True), ("base skills", False)):
-            b, a = _group(base, convention), _group(adapted, convention)
+            b, a = group(base, convention), group(adapted, convention)
             table.add_row(label, f"{b.resolved} of {b.tasks}", f"{a.resolved} of {a.tasks}", f"{a.resolved - b.resolved:+d}")
         table.add_row(
             "all",
@@ -242,6 +249,8 @@ class Demo:
         )
         self.console.print()
         self.console.print(table)
+        if result.arms:
+            self.console.print(arms_table(result.arms))
         day2, night = result.day2, result.night
         self.console.print(
             f"change {day2.change:+.1%}, 95 % interval {day2.change_low:+.1%} to {day2.change_high:+.1%}, one seed"
@@ -252,12 +261,6 @@ class Demo:
         self.console.print(f"verdict: [bold]{night.verdict}[/] because {night.why}")
         self.console.print(f"everything lies in {result.home}: sleepy.db (trajectories, nights), adapters/, live/, demo.json")
         self.console.print(f"took {result.wall_seconds:.0f} s; pocket results, not SWE-bench results")
-
-
-def day_result(stream: PocketStream, trajectories: Sequence[Trajectory]) -> DayResult:
-    """Tallies of a played day."""
-    kinds = {kind: KindTally(tasks=t.tasks, resolved=t.resolved) for kind, t in by_kind(stream, trajectories).items()}
-    return DayResult(tasks=len(trajectories), resolved=sum(t.resolved for t in trajectories), by_kind=kinds)
 
 
 def _first_attempts(trajectories: Sequence[Trajectory]) -> list[Trajectory]:
@@ -280,11 +283,6 @@ def _night_result(report: NightReport) -> NightResult:
         why=night.verdict.why,
         numbers=night.verdict.numbers,
     )
-
-
-def _group(day: DayResult, convention: bool) -> KindTally:
-    chosen = [tally for kind, tally in day.by_kind.items() if (kind == CONVENTION_KIND) == convention]
-    return KindTally(tasks=sum(t.tasks for t in chosen), resolved=sum(t.resolved for t in chosen))
 
 
 def _sources(sources: dict[str, int]) -> str:

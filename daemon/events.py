@@ -54,7 +54,7 @@ class Event(StrEnum):
     CONFIG_RELOADED = "config.reloaded", "A changed configuration is in force.", "path", "changed"
     CONFIG_REJECTED = "config.rejected", "A changed configuration is invalid; the old one stays in force.", "path", "error"
 
-    INBOX_ACCEPTED = "inbox.accepted", "A file from the inbox became tasks.", "file", "tasks"
+    INBOX_ACCEPTED = "inbox.accepted", "A file from the inbox was taken in.", "file", "tasks"
     INBOX_REJECTED = "inbox.rejected", "A file from the inbox was put aside.", "file", "error"
 
     TASK_STARTED = "task.started", "An attempt at a task began."
@@ -78,6 +78,33 @@ class Event(StrEnum):
     NIGHT_VERDICT = "night.verdict", "The gate has judged the candidate.", "promoted", "why", "numbers"
     NIGHT_CLOSED = "night.closed", "The night is over and recorded.", "promoted", "why"
     NIGHT_FAILED = "night.failed", "The night broke off; nothing was put to work.", "error", "traceback"
+    KNOWLEDGE_OPENED = (
+        "knowledge.opened",
+        "The knowledge of an arm is in step with the store; why this embedder was taken.",
+        "space",
+        "embedder",
+        "why",
+        "memories",
+    )
+    KNOWLEDGE_REMEMBERED = "knowledge.remembered", "Attempts that are over became memories.", "trajectories", "memories"
+    KNOWLEDGE_TIDIED = (
+        "knowledge.tidied",
+        "The night consolidated what is known.",
+        "merged",
+        "contradicted",
+        "faded",
+        "revived",
+        "handbooks",
+        "version",
+    )
+    KNOWLEDGE_ROLLED_BACK = "knowledge.rolled_back", "What was known went back together with the skill.", "version"
+    KNOWLEDGE_FORGOTTEN = (
+        "knowledge.forgotten",
+        "The owner had an attempt forgotten; these adapters had learnt from it, and these serve no longer.",
+        "memories",
+        "adapters",
+        "retired",
+    )
     TRAINING_PROGRESS = (
         "training.progress",
         "How far an adapter's training has come.",

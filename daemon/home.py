@@ -87,6 +87,11 @@ class Home:
         return self.root / "nights"
 
     @property
+    def chroma(self) -> Path:
+        """Chroma's folder: an index of the memories in the store, made again whenever it is gone."""
+        return self.root / "chroma"
+
+    @property
     def scratch(self) -> Path:
         """Workspaces of what is being done; the worker's alone, and gone when the next one starts."""
         return self.root / "scratch"

@@ -2,6 +2,9 @@
 
 `NAME.json` is one task of the owner's own (`FileTask`) or a list of them, `NAME.jsonl` holds
 trajectories as `sleepyctl trajectories` writes them. A file is taken in whole or not at all.
+
+Other agents' sessions (`.traj`, `.traj.json`, Claude Code's `.jsonl`, and the `.session.json` of `sleepyctl ingest`)
+are imported; of raw ones, which can hold secrets, only the report is kept once they are in the store.
 """
 
 from __future__ import annotations
@@ -19,6 +22,8 @@ from daemon.life import Life
 from eval.errors import EvalError
 from eval.files import FileTask, is_saved, save
 from memory.errors import StoreError
+from memory.files import write_whole
+from memory.ingest.ingest import BUNDLE, Bundle, is_claude_code, keep, new_of, read
 from memory.store import Store
 from memory.trajectories import Trajectory
 
@@ -29,8 +34,8 @@ _TASKS: TypeAdapter[FileTask | list[FileTask]] = TypeAdapter(FileTask | list[Fil
 
 async def take_in(home: Home, life: Life) -> None:
     """Take in every file of the inbox, in the order of their names; the event loop goes on meanwhile."""
-    for path in sorted(home.inbox.glob("*.json*")):
-        if not path.is_file() or path.is_symlink():
+    for path in sorted([*home.inbox.glob("*.json*"), *home.inbox.glob("*.traj")]):
+        if not path.is_file() or path.is_symlink() or path.name.startswith("."):
             continue
         try:
             count = await asyncio.to_thread(_take, path, home, life.store)
@@ -50,7 +55,26 @@ async def take_in(home: Home, life: Life) -> None:
 def _take(path: Path, home: Home, store: Store) -> int:
     if path.stat().st_size > MAX_BYTES:
         raise DaemonError(f"larger than {MAX_BYTES >> 20} MiB; split it")
+    if path.name.endswith(BUNDLE):
+        bundle = Bundle.model_validate_json(path.read_bytes()).checked()
+        keep(store, bundle)
+        return len(bundle.trajectories)
+    if path.name.endswith((".traj", ".traj.json")) or (path.suffix == ".jsonl" and is_claude_code(path)):
+        return _sessions(path, home, store)
     return _trajectories(path, store) if path.suffix == ".jsonl" else _tasks(path, home, store)
+
+
+def _sessions(path: Path, home: Home, store: Store) -> int:
+    """Import a raw file, and leave its report in its place; one that was imported before is only reported."""
+    report, trajectories = read(path)
+    if report.problem:
+        raise DaemonError(report.problem)
+    new = new_of(trajectories, store, report)
+    keep(store, Bundle.of(new))
+    (home.inbox / ACCEPTED).mkdir(mode=0o700, exist_ok=True)
+    write_whole(home.inbox / ACCEPTED / f"{path.name}.report", report.model_dump_json(indent=2) + "\n")
+    path.unlink()
+    return len(new)
 
 
 def _tasks(path: Path, home: Home, store: Store) -> int:

@@ -69,7 +69,9 @@ def plan_night(results: Sequence[Result], known: int, config: Config, unfixed: S
     merged = Counter(r.repo for r in fixed if config.night.merged_fixes)
     new = sum(r.outcome is not Outcome.INFRASTRUCTURE_FAILURE for r in results[known:])
     learnable = own.total() + merged.total()
-    if learnable < config.sleep.min_resolved:
+    if not config.arm.sleeps:
+        would, why = False, f"the arm is {config.arm}: nothing is ever learnt"
+    elif learnable < config.sleep.min_resolved:
         would = False
         why = f"too little verified data: {learnable} tasks can be learnt from, {config.sleep.min_resolved} are asked for"
     elif new <= 0:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from agent.errors import ModelUnavailable, SandboxError
 from agent.loop import NoRecorder
@@ -29,17 +29,23 @@ from consolidation.trainers.child import ChildTrainer
 from daemon.config import Config
 from daemon.events import Event
 from daemon.home import Home
+from daemon.knowing import Knowing
 from daemon.plan import own_tasks, replay
+from daemon.worker import Request
+from eval.errors import EvalError
 from eval.experience import pairs_of_day
 from eval.files import FileStream, damaged
-from eval.guards import BaseSkillGuard
+from eval.guards import BaseSkillGuard, held_out_base_tasks
 from eval.koans import held_out
 from eval.play import Player
 from eval.pocket.rehearsal import rehearsal_pairs
 from eval.sources import PocketSource, open_source
 from eval.streams import TaskStream
+from memory.knowledge.forgetting import REASON as FORGOTTEN
+from memory.knowledge.seam import KnowledgeLayer, NoKnowledge
 from memory.nights import Night
 from memory.store import Store
+from memory.tasks import MergedFix, Task
 from memory.trajectories import Outcome, Result, Step, Trajectory
 
 Emit = Callable[..., None]
@@ -66,6 +72,7 @@ class Work:
         self.server = _server(home, config.model)
         self.model = open_model(config.model, config.night.threads, self.server.provide if self.server else None)
         self.publisher = Publisher(home.live, AdapterStore(home.adapters), self.align)
+        self.knowing = Knowing(home, config, store, emit, self.model, self._fix, self._held_out)
 
     def align(self, routes: Mapping[str, Path]) -> None:
         """Have the server's aliases lead to what is, or is about to be, live; nothing to do for engines in this process."""
@@ -84,14 +91,30 @@ class Work:
         if self.stopping():
             raise Stopped
 
-    def do(self, what: Literal["play", "night", "align"], count: int = 0) -> dict[str, Any]:
+    def do(self, request: Request) -> dict[str, Any]:
         """Carry out a request of the daemon's; what there is to tell of it."""
-        if what == "play":
-            return self.play(count)
-        if what == "night":
+        if request.do == "play":
+            return self.play(request.count)
+        if request.do == "night":
             return self.night(self.store.open_night_now())
-        self.align(self.publisher.routes())
-        return {}
+        if request.do == "align":
+            self.align(self._routes())
+            return {}
+        return self.knowing.asked(request.do, request.query, request.repo, request.count)
+
+    def close(self) -> None:
+        """Let go of what is held open."""
+        self.knowing.close()
+
+    def _routes(self) -> dict[str, Path]:
+        return self.publisher.routes() if self.config.arm.adapts else {}
+
+    def _knowledge(self) -> KnowledgeLayer:
+        """What attempts may ask: all that is over is remembered before."""
+        if not self.config.arm.recalls:
+            return NoKnowledge()
+        self.knowing.catch_up(self.checkpoint)
+        return self.knowing.layer()
 
     def play(self, count: int) -> dict[str, int]:
         """Work on the next `count` tasks at once; each ends in one result, unless the infrastructure failed."""
@@ -108,8 +131,11 @@ class Work:
             sandbox = self.source.sandbox()
             stream = self.source.stream(self.source.next(done, count))
             self.store.add_tasks(stream.tasks())
-        player = Player(self.model, sandbox, _DayRecorder(self), self.config.budget)
-        ended = list(player.play(stream, stream.tasks(), self.publisher.routes()))
+        arm = self.config.arm
+        player = Player(self.model, sandbox, _DayRecorder(self), self.config.budget, knowledge=self._knowledge(), arm=arm)
+        ended = list(player.play(stream, stream.tasks(), self._routes()))
+        if arm.recalls:
+            self.knowing.catch_up(self.checkpoint)
         return {
             "taken": len(stream.tasks()),
             "resolved": sum(t.resolved for t in ended),
@@ -134,12 +160,7 @@ class Work:
             ConsolidationError: it is over without a promotion.
         """
         config = self.config
-        guard = BaseSkillGuard(
-            Player(self.model, self.sandbox, _SafePoints(self), config.budget),
-            config.tasks.pocket_repos,
-            config.guard.tasks,
-            config.tasks.seed,
-        )
+        guard = self._guard()
         last = 0.0
 
         def on_step(repo: str, progress: Progress) -> None:
@@ -174,16 +195,40 @@ class Work:
             examine=examine,
             on_step=on_step,
             on_phase=on_phase,
+            tidy=(lambda night: self.knowing.tidy(night, self.publisher.live())) if config.arm.recalls else None,
+            trains=config.arm.adapts,
         )
         night = opened = night or sleeper.open()
         self.emit(Event.NIGHT_OPENED, night=night.id)
-        report = sleeper.sleep(self._pairs, guard.held_out | frozenset(held_out()), night)
+        report = sleeper.sleep(self._pairs, self._held_out(), night)
         if self.server is not None:
             self.server.prune()
         verdict = report.night.verdict
         assert verdict is not None
         self.emit(Event.NIGHT_VERDICT, night=night.id, promoted=verdict.promoted, why=verdict.why, numbers=verdict.numbers)
         return {"night": night.id, "promoted": verdict.promoted, "why": verdict.why}
+
+    def _guard(self) -> BaseSkillGuard:
+        tasks = self.config.tasks
+        player = Player(self.model, self.sandbox, _SafePoints(self), self.config.budget)
+        return BaseSkillGuard(player, tasks.pocket_repos, self.config.guard.tasks, tasks.seed)
+
+    def _held_out(self) -> frozenset[str]:
+        """Ids of tasks that are examined, and so neither learnt from nor remembered."""
+        tasks = self.config.tasks
+        _, examined = held_out_base_tasks(tasks.seed, tasks.pocket_repos, self.config.guard.tasks)
+        return frozenset(task.id for task in examined) | frozenset(held_out())
+
+    def _fix(self, task: Task) -> MergedFix | None:
+        """What upstream merged for a task that is over, if that is known here."""
+        try:
+            if (self.home.tasks / f"{task.id}.json").is_file():
+                return FileStream(self.home.tasks, [task.id]).merged_fix(task)
+            pocket = PocketSource(self.config.tasks)
+            source = pocket if pocket.has(task.id) else self.source
+            return source.stream([task.id]).merged_fix(task) if source.has(task.id) else None
+        except EvalError:  # what its stream is made of is no longer here
+            return None
 
     def _canary(self, night: str) -> list[list[Message]]:
         """Conversations up to the longest turns that a night teaches: where an adapter speaks otherwise than its base."""
@@ -218,6 +263,7 @@ class Work:
 
     def _pairs_of(self, stream: TaskStream, results: Sequence[Result], sandbox: Sandbox) -> list[Pair]:
         played = [self.store.trajectory(result.trajectory_id) for result in results]
+        played = [trajectory for trajectory in played if trajectory.reason != FORGOTTEN]
         terse = self.model.speaks == "terse"
         return pairs_of_day(stream, played, sandbox, self.config.night.merged_fixes, _SafePoints(self), terse)
 

@@ -16,7 +16,9 @@ import signal
 import sys
 import tempfile
 import threading
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
@@ -31,18 +33,26 @@ PREDECESSOR_SECONDS = 20.0
 
 
 class Request(BaseModel):
-    """What the daemon asks for."""
+    """What the daemon asks for. What is in `SIDE` is answered beside the work in hand."""
 
     model_config = ConfigDict(extra="forbid")
 
-    do: Literal["play", "night", "align"]
+    do: Literal["play", "night", "align", "search", "rebuild", "sync"]
     config: Config
     count: int = 0
+    query: str = ""
+    repo: str = ""
+    number: int = 0
+    """Given back with the reply."""
+
+
+SIDE = ("search", "sync")
 
 
 class Reply(BaseModel):
     """How a request ended. `error` is for the owner; `kind` names the exception, `stopped` an end that was asked for."""
 
+    number: int = 0
     done: dict[str, Any] | None = None
     stopped: bool = False
     error: str = ""
@@ -55,7 +65,11 @@ class Desk:
     def __init__(self) -> None:
         self.stopping = False
         self._out = threading.Lock()
-        self._requests: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._requests: queue.SimpleQueue[Request] = queue.SimpleQueue()
+        self._busy = threading.Lock()
+        self._aside = ThreadPoolExecutor(max_workers=1)
+        self.beside: Callable[[Request], dict[str, Any]] | None = None
+        """Answers requests of `SIDE` while another one is carried out, once it can."""
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         threading.Thread(target=self._listen, daemon=True).start()
@@ -65,12 +79,31 @@ class Desk:
 
     def _listen(self) -> None:
         for line in sys.stdin:
-            self._requests.put(line)
+            request = Request.model_validate_json(line)
+            if request.do in SIDE and self._busy.locked() and self.beside is not None:
+                self._aside.submit(self.carry_out, request, self.beside)
+            else:
+                self._requests.put(request)
         os._exit(0)  # the daemon is gone; what is open stays open for the next one
 
     def next(self) -> Request:
         """Wait for a request."""
-        return Request.model_validate_json(self._requests.get())
+        return self._requests.get()
+
+    @contextmanager
+    def busy(self) -> Iterator[None]:
+        """Something is being done: what can be done beside it is."""
+        with self._busy:
+            yield
+
+    def carry_out(self, request: Request, do: Callable[[Request], dict[str, Any]]) -> None:
+        """Do it, and reply, whatever comes of it."""
+        try:
+            done = do(request)
+        except Exception as error:  # noqa: BLE001  (whatever it is, the daemon decides what becomes of it)
+            self.reply(Reply(number=request.number, error=str(error)[:2_000] or repr(error), kind=type(error).__name__))
+        else:
+            self.reply(Reply(number=request.number, done=done))
 
     def emit(self, event: str, **fields: object) -> None:
         """Tell the daemon about an event."""
@@ -99,21 +132,28 @@ def serve(home: Home, desk: Desk) -> None:
     with ExitStack() as stack:
         store: Store | None = None
         work: Work | None = None
+
+        def do(request: Request) -> dict[str, Any]:
+            nonlocal store, work
+            store = store or stack.enter_context(Store(home.store))
+            if lost := store.interrupted():
+                desk.emit(Event.TASK_INTERRUPTED, attempts=lost)
+            if work is None or work.config != request.config:
+                if work is not None:
+                    work.close()
+                work = Work(home, request.config, store, desk.emit, lambda: desk.stopping)
+                desk.beside = work.do
+            return work.do(request)
+
         while not desk.stopping:
             request = desk.next()
             try:
-                store = store or stack.enter_context(Store(home.store))
-                if lost := store.interrupted():
-                    desk.emit(Event.TASK_INTERRUPTED, attempts=lost)
-                if work is None or work.config != request.config:
-                    work = Work(home, request.config, store, desk.emit, lambda: desk.stopping)
-                done = work.do(request.do, request.count)
+                with desk.busy():
+                    desk.carry_out(request, do)
             except Stopped:
-                desk.reply(Reply(stopped=True))
-            except Exception as error:  # noqa: BLE001  (whatever it is, the daemon decides what becomes of it)
-                desk.reply(Reply(error=str(error)[:2_000] or repr(error), kind=type(error).__name__))
-            else:
-                desk.reply(Reply(done=done))
+                desk.reply(Reply(number=request.number, stopped=True))
+        if work is not None:
+            work.close()
 
 
 def main() -> None:

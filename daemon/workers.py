@@ -32,7 +32,10 @@ class Worker:
         self.on_event = on_event
         self.busy = False
         self._leaving = False
+        self._asked = 0
+        self._waiting: dict[int, asyncio.Future[Reply]] = {}
         self._process: asyncio.subprocess.Process | None = None
+        self._listening: asyncio.Task[None] | None = None
 
     @property
     def pid(self) -> int | None:
@@ -52,36 +55,77 @@ class Worker:
         except BaseException:
             self.busy = False
             raise
-        assert process.stdin is not None
-        assert process.stdout is not None
         try:
             if self._leaving:  # the wish came while it was being started
                 return Reply(stopped=True)
-            process.stdin.write(request.model_dump_json().encode() + b"\n")
-            await process.stdin.drain()
-            while line := await process.stdout.readline():
-                message = json.loads(line)
-                if "reply" in message:
-                    reply = Reply.model_validate(message["reply"])
-                    if self._leaving:  # it is on its way out
-                        await self.close()
-                    return reply
-                self.on_event(message["event"], message["fields"])
-        except (ConnectionError, ValueError):
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()  # the pipe is broken, or what came through it is no message
+            reply = await self._answer(process, request)
+            if self._leaving:  # it is on its way out
+                await self.close()
+            return reply
+        except WorkerDied:
+            if self._leaving:
+                return Reply(stopped=True)
+            raise
         except BaseException:  # what it says from now on must not be taken for the next answer
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
+            self._end(process)
             self._process = None
             raise
         finally:
             self.busy = False
+
+    async def ask_aside(self, request: Request) -> Reply:
+        """Have a request carried out beside whatever is being done, which it neither waits for nor disturbs.
+
+        Raises:
+            WorkerDied: the process ended before it answered.
+        """
+        return await self._answer(await self._running(), request)
+
+    async def _answer(self, process: asyncio.subprocess.Process, request: Request) -> Reply:
+        """Send a request and wait for the reply with its number."""
+        assert process.stdin is not None
+        self._asked += 1
+        number = self._asked
+        waiting = self._waiting
+        reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        waiting[number] = reply
+        try:
+            with contextlib.suppress(ConnectionError):  # its end is told by the reader
+                process.stdin.write(request.model_copy(update={"number": number}).model_dump_json().encode() + b"\n")
+                await process.stdin.drain()
+            return await reply
+        finally:
+            waiting.pop(number, None)
+
+    async def _listen(self, process: asyncio.subprocess.Process, waiting: dict[int, asyncio.Future[Reply]]) -> None:
+        """Hand on what the process says until it ends; whoever still waits for a reply then learns of that."""
+        assert process.stdout is not None
+        problem: Exception | None = None
+        try:
+            while line := await process.stdout.readline():
+                message = json.loads(line)
+                if "reply" not in message:
+                    self.on_event(message["event"], message["fields"])
+                    continue
+                reply = Reply.model_validate(message["reply"])
+                if (asker := waiting.get(reply.number)) is not None and not asker.done():
+                    asker.set_result(reply)
+        except (ConnectionError, ValueError):  # the pipe is broken, or what came through it is no message
+            self._end(process)
+        except Exception as error:  # noqa: BLE001  (an event could not be handed on: that is for whoever asked)
+            problem = error
+            self._end(process)
         code = await process.wait()
-        self._process = None
-        if self._leaving:
-            return Reply(stopped=True)
-        raise WorkerDied(f"the worker process ended with status {code}{self._last_words()}")
+        if self._process is process:
+            self._process = None
+        for asker in waiting.values():
+            if not asker.done():
+                asker.set_exception(problem or WorkerDied(f"the worker process ended with status {code}{self._last_words()}"))
+
+    @staticmethod
+    def _end(process: asyncio.subprocess.Process) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
 
     async def _running(self) -> asyncio.subprocess.Process:
         if self._process is None or self._process.returncode is not None:
@@ -98,6 +142,8 @@ class Worker:
                     limit=LINE_LIMIT,
                     start_new_session=True,  # a Ctrl-C at the terminal is the daemon's to handle
                 )
+            self._waiting = {}
+            self._listening = asyncio.create_task(self._listen(self._process, self._waiting))
             self.on_event(Event.WORKER_STARTED, {"pid": self._process.pid})
         return self._process
 

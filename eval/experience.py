@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from agent.distil import distil
 from agent.loop import NoRecorder, Recorder
 from agent.sandbox.base import Sandbox
 from agent.turns import render_issue
@@ -14,8 +15,21 @@ from consolidation.pairs import Pair, pairs_of
 from consolidation.synthesis.retelling import Solution, is_clean, own_solution, retell
 from eval.play import opened
 from eval.streams import TaskStream
+from memory.knowledge.memories import Memory
 from memory.tasks import Task
 from memory.trajectories import Trajectory
+
+
+def lessons_of_day(stream: TaskStream, trajectories: Sequence[Trajectory], merged_fixes: bool) -> dict[str, list[Memory]]:
+    """Memories of a finished day, by the id of the attempt; with `merged_fixes`, also what upstream merged for the tasks that
+    were not resolved."""
+    tasks = {task.id: task for task in stream.tasks()}
+    found: dict[str, list[Memory]] = {}
+    for trajectory in trajectories:
+        task = tasks[trajectory.task_id]
+        fix = stream.merged_fix(task) if merged_fixes and not trajectory.resolved else None
+        found[trajectory.id] = distil(trajectory, task, fix)
+    return found
 
 
 def pairs_of_day(
@@ -43,7 +57,7 @@ def pairs_of_day(
             return opened(stream, task, scratch / identity, sandbox)
 
         pairs: list[Pair] = []
-        solutions: list[Solution] = []
+        solutions: list[tuple[Solution, str]] = []
         for trajectory in trajectories:
             task = tasks[trajectory.task_id]
             prompt = render_issue(task.repo, task.issue)
@@ -52,9 +66,10 @@ def pairs_of_day(
             if trajectory.system or is_clean(trajectory):
                 pairs += pairs_of(trajectory.model_copy(update={"prompt": prompt}), "agent")
             elif (own := own_solution(trajectory, task, prompt, opener)) is not None:
-                solutions.append(own)
-        for trajectory in retell(solutions, opener, recorder, sandbox.name):
-            pairs += pairs_of(trajectory, "agent")
+                solutions.append((own, trajectory.id))
+        told = {solution.task.id: attempt for solution, attempt in solutions}
+        for trajectory in retell([solution for solution, _ in solutions], opener, recorder, sandbox.name):
+            pairs += pairs_of(trajectory.model_copy(update={"id": told[trajectory.task_id]}), "agent")
         if merged_fixes and terse:
             solved = {t.task_id for t in trajectories if t.resolved}
             missed = [tasks[i] for i in dict.fromkeys(t.task_id for t in trajectories) if i not in solved]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -16,11 +16,12 @@ from agent.loop import Attempt, Budget, NoRecorder, Recorder, run
 from agent.model import Model, Sampling, Speech
 from agent.sandbox.base import Sandbox
 from agent.session import TERSE, Toolkit
-from agent.turns import render_issue
 from agent.workplace import Workplace
 from eval.errors import EvalError
 from eval.streams import TaskStream
+from memory.arms import Arm
 from memory.hashing import content_hash, source_hash
+from memory.knowledge.seam import KnowledgeLayer, NoKnowledge
 from memory.tasks import Task
 from memory.trajectories import Outcome, Trajectory
 
@@ -31,13 +32,18 @@ Routes = Mapping[str, Path]
 
 @dataclass(frozen=True)
 class Player:
-    """Plays tasks with one model in one sandbox; what it plays is recorded as it happens."""
+    """Plays tasks with one model in one sandbox; what it plays is recorded as it happens.
+
+    `knowledge` is asked when an attempt begins. `arm` names what the attempts work with, for their records.
+    """
 
     model: Model
     sandbox: Sandbox
     recorder: Recorder = field(default_factory=NoRecorder)
     budget: Budget = field(default_factory=Budget)
     width: int = 32
+    knowledge: KnowledgeLayer = field(default_factory=NoKnowledge)
+    arm: Arm | None = None
 
     def play(
         self,
@@ -46,7 +52,6 @@ class Player:
         routes: Routes | None = None,
         sampling: Sampling | None = None,
         attempts: int = 1,
-        cases: Callable[[Task], tuple[str, ...]] = lambda task: (),
     ) -> Iterator[Trajectory]:
         """Attempt every task `attempts` times; trajectories are yielded as they end.
 
@@ -64,7 +69,7 @@ class Player:
                 digest = self.config_hash(stream, sampling)
                 yield from run(
                     (
-                        self._attempt(stream, task, scratch, digest, folder, number, cases(task))
+                        self._attempt(stream, task, scratch, digest, folder, number)
                         for task in group
                         for number in range(attempts)
                     ),
@@ -81,9 +86,12 @@ class Player:
         return TOOLKITS[self.model.speaks]
 
     def config_hash(self, stream: TaskStream, sampling: Sampling) -> str:
-        """Hash of all that a result depends on, but for the task: model and adapter, prompt, budgets, sampling, code."""
+        """Hash of all that a result depends on, but for the task and what is known by then.
+
+        Model and adapter, prompt, budgets, sampling, how knowledge is recalled, code.
+        """
         code = source_hash((Path(agent.__file__).parent, *stream.graded_by))
-        told = self.toolkit.digest
+        told = [self.toolkit.digest, self.knowledge.digest] if self.knowledge.digest else self.toolkit.digest
         return content_hash([self.model.fingerprint, told, self.budget, sampling, stream.name, self.sandbox.name, code])
 
     def _attempt(
@@ -94,22 +102,25 @@ class Player:
         digest: str,
         adapter: Path | None,
         number: int,
-        cases: tuple[str, ...],
     ) -> Attempt:
         started = datetime.now(UTC)
         identity = content_hash([task.id, digest, number, started])
+        recalled = self.knowledge.recall(task, started)
+        self.knowledge.used(identity, recalled)
         trajectory = Trajectory(
             id=identity,
             task_id=task.id,
             repo=task.repo,
             system=self.toolkit.system,
-            prompt=render_issue(task.repo, task.issue, cases),
+            prompt=self.toolkit.prompt(task, recalled),
             model=self.model.name,
             adapter=adapter.name if adapter is not None else None,
             attempt=number,
             started_at=started,
             config_hash=digest,
             sandbox=self.sandbox.name,
+            arm=self.arm or "",
+            knowledge=recalled.version,
         )
         return Attempt(trajectory, partial(opened, stream, task, scratch / identity, self.sandbox), self.budget, self.toolkit)
 

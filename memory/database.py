@@ -6,7 +6,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -61,6 +61,17 @@ class Database:
         with self.reading() as connection:
             found = list(connection.exec_driver_sql("PRAGMA integrity_check(5)").scalars())
         return "" if found == ["ok"] else "; ".join(map(str, found))
+
+    def scrub(self) -> bool:
+        """Write the file anew, so that no byte of what was deleted lingers in it; needs as much room again meanwhile.
+
+        Returns whether its log is empty too; while another process is reading, it is emptied later.
+        """
+        with translated(self.path), self._one_writer, closing(self._writer.raw_connection()) as connection:
+            cursor = connection.cursor()
+            cursor.execute("VACUUM")
+            busy = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        return not busy
 
     def _connect(self) -> sqlite3.Connection:
         if self._closed:

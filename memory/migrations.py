@@ -172,11 +172,12 @@ def _knowledge(connection: Connection) -> None:
         """,
         """
         CREATE TABLE memories (
-            number INTEGER PRIMARY KEY,
+            number INTEGER PRIMARY KEY AUTOINCREMENT,
             space TEXT NOT NULL,
             id TEXT NOT NULL,
             trajectory_id TEXT NOT NULL,
             repo TEXT NOT NULL,
+            kind TEXT NOT NULL,
             created_at TEXT NOT NULL,
             body TEXT NOT NULL,
             UNIQUE (space, id)
@@ -234,10 +235,13 @@ def _knowledge(connection: Connection) -> None:
         """,
         "CREATE TABLE forgotten (trajectory_id TEXT PRIMARY KEY NOT NULL, at TEXT NOT NULL)",
         """
-        CREATE TRIGGER a_memory_never_changes BEFORE UPDATE OF space, id, trajectory_id, repo, created_at ON memories
+        CREATE TRIGGER a_memory_never_changes BEFORE UPDATE OF space, id, trajectory_id, repo, kind, created_at ON memories
         BEGIN SELECT RAISE(ABORT, 'a memory never changes'); END
         """,
-        "CREATE VIRTUAL TABLE memory_words USING fts5(place, words, tokenize=\"unicode61 tokenchars '_.'\", detail=column)",
+        """
+        CREATE VIRTUAL TABLE memory_words
+        USING fts5(place, words, tokenize="unicode61 remove_diacritics 0 tokenchars '_.'")
+        """,
         "CREATE VIRTUAL TABLE memory_terms USING fts5vocab(memory_words, 'row')",
     ):
         connection.exec_driver_sql(statement)

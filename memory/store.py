@@ -31,6 +31,7 @@ NIGHTS = table("nights", column("id"), column("started_at"), column("ended_at"),
 RESULTS = table("task_results", column("task_id"), column("trajectory_id"), column("number"))
 NIGHT_STEPS = table("night_steps", *(column(name) for name in ("night_id", "name", "number", "ended_at", "result")))
 NOTES = table("notes", column("name"), column("value"))
+FORGOTTEN = table("forgotten", column("trajectory_id"), column("at"))
 
 BATCH = 500
 INTERRUPTED = "interrupted"
@@ -74,13 +75,15 @@ class Store(Database):
                 connection.execute(insert(RESULTS).values(row))
 
     def import_trajectories(self, trajectories: Sequence[Trajectory]) -> None:
-        """Record attempts that ended elsewhere, all or none. Raises `RecordError` for a taken id or an open one."""
+        """Record attempts that ended elsewhere, all or none. Raises `RecordError` for a taken, open or forgotten one."""
         with self.writing("an imported attempt") as connection:
             for trajectory in trajectories:
                 if trajectory.outcome is None:
                     raise RecordError(f"attempt {trajectory.id} has no outcome; only ended attempts can be imported")
                 if connection.execute(select(TRAJECTORIES.c.id).where(TRAJECTORIES.c.id == trajectory.id)).first():
                     raise RecordError(f"attempt {trajectory.id} is already recorded; only new ones can be imported")
+                if connection.execute(select(FORGOTTEN.c.at).where(FORGOTTEN.c.trajectory_id == trajectory.id)).first():
+                    raise RecordError(f"attempt {trajectory.id} was forgotten; leave it out")
                 head = trajectory.model_dump(exclude={"steps"}) | {"started_at": _stamp(trajectory.started_at)}
                 connection.execute(insert(TRAJECTORIES).values(head | {"outcome": None, "reason": ""}))
                 for step in trajectory.steps:
@@ -152,6 +155,19 @@ class Store(Database):
             where = [columns.id.in_(latest)]
         with self.reading() as connection:
             return list(_told(connection, *where))
+
+    def lived(self, arms: Sequence[str]) -> list[str]:
+        """Ids of the attempts that decided a task in one of these arms, and of imported ones, by start."""
+        decided = TRAJECTORIES.c.id.in_(select(RESULTS.c.trajectory_id)) & TRAJECTORIES.c.arm.in_(list(arms))
+        chosen = select(TRAJECTORIES.c.id).where(decided | (TRAJECTORIES.c.imported != ""))
+        with self.reading() as connection:
+            return list(connection.execute(chosen.order_by(TRAJECTORIES.c.started_at, TRAJECTORIES.c.id)).scalars())
+
+    def is_forgotten(self, trajectory_id: str) -> bool:
+        """Whether its owner had an attempt forgotten."""
+        with self.reading() as connection:
+            known = select(FORGOTTEN.c.at).where(FORGOTTEN.c.trajectory_id == trajectory_id)
+            return connection.execute(known).first() is not None
 
     def failures(self, task_id: str) -> int:
         """How many attempts at a task were lost to the infrastructure, interruptions aside."""

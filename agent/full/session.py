@@ -15,12 +15,15 @@ from agent.full.output import shortened
 from agent.full.review import MAX_DIFF_CHARS, review
 from agent.full.search import search
 from agent.full.view import view
+from agent.recalled import full_prompt
 from agent.session import MALFORMED, NOT_DONE, SUBMIT, Left, Session, Turn
 from agent.tools import bounded
 from agent.toolset import FULL_TOOLS, Tool
 from agent.turns import Call, parse_full, render_full
 from agent.workplace import Workplace
 from memory.hashing import content_hash
+from memory.knowledge.memories import Recalled
+from memory.tasks import Task
 
 PROMPTS = Path(__file__).resolve().parent.parent / "prompts"
 VERSION = "v1"
@@ -65,7 +68,12 @@ class Full:
     @property
     def digest(self) -> str:
         """See `Toolkit`."""
-        return content_hash([self.name, self.system, [[tool.name, tool.description, tool.schema] for tool in self.tools]])
+        tools = [[tool.name, tool.description, tool.schema] for tool in self.tools]
+        return content_hash([self.name, self.system, tools])
+
+    def prompt(self, task: Task, recalled: Recalled) -> str:
+        """See `Toolkit`."""
+        return full_prompt(task, recalled, prompt("recalled"))
 
     def session(self, place: Workplace) -> Session:
         """See `Toolkit`."""

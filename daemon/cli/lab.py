@@ -39,6 +39,9 @@ def demo(
     home: Annotated[Path, typer.Option(help="Folder of the demo's store, adapters and results.")] = DEMO_HOME,
     engine: Annotated[Engine, typer.Option(help="What serves and trains the pocket model.")] = Engine.POCKET,
     config: ConfigFile = None,
+    arms: Annotated[
+        bool, typer.Option("--arms", help="Also with what it remembers: base, knowledge, skill, both, frozen.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Day, night, day in the pocket world: is the agent better the next day?"""
@@ -50,7 +53,7 @@ def demo(
     console = Console(stderr=as_json)
     chosen = {} if engine is Engine.POCKET else {"SLEEPYD_MODEL__KIND": f"{engine}:pocket"}
     settings = load_config(config, {**os.environ, **chosen})
-    run = Demo(home.expanduser().resolve(), seed, tasks_per_day, settings, console)
+    run = Demo(home.expanduser().resolve(), seed, tasks_per_day, settings, console, arms)
     result = run.run()
     if as_json:
         typer.echo(result.model_dump_json())

@@ -5,24 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterable, Set
 from datetime import UTC, datetime
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, column, delete, insert, select, table, update
 
+from memory.knowledge.handbook import holds
 from memory.knowledge.memories import Handbook
-from memory.knowledge.shelf import FORGOTTEN, HANDBOOKS, MEMORIES, SPANS, USES, WORDS, Shelf
-from memory.store import RESULTS, STEPS, Store
+from memory.knowledge.shelf import HANDBOOKS, MEMORIES, SPANS, USES, WORDS, Shelf
+from memory.store import FORGOTTEN, RESULTS, STEPS, Store
 from memory.store import TRAJECTORIES as ATTEMPTS
 
 MERGED = "merged into "
 """Why a near-duplicate is no longer active; the id of the memory that stands for it follows."""
 REASON = "forgotten"
+WORDS_THEMSELVES = table("memory_words", column("memory_words"))
+"""By this column of its own name FTS5 takes commands (https://sqlite.org/fts5.html#special_insert_commands)."""
 
 
 def forget(store: Store, trajectory_id: str) -> dict[str, int]:
     """Remove what an attempt said and all that was made of it; returns how many memories went, by space.
 
     An attempt that decided a task leaves its outcome behind, and nothing that it said. Near-duplicates that were merged
-    into one of its memories are active again. It can be neither remembered nor imported again. Forgetting what is not
-    there, or twice, removes nothing and is no error.
+    into one of its memories are active again. It can be neither remembered nor imported again. No byte of it stays in the
+    file, which is written anew. Forgetting what is not there, or twice, removes nothing more and is no error.
     """
     with store.writing(f"the forgetting of {trajectory_id}") as connection:
         if not connection.execute(select(FORGOTTEN.c.at).where(FORGOTTEN.c.trajectory_id == trajectory_id)).first():
@@ -43,6 +46,8 @@ def forget(store: Store, trajectory_id: str) -> dict[str, int]:
             connection.execute(update(ATTEMPTS).where(attempt).values(prompt="", system="", reason=REASON))
         else:
             connection.execute(delete(ATTEMPTS).where(attempt))
+        connection.execute(insert(WORDS_THEMSELVES).values(memory_words="optimize"))  # deleted words go at a merge only
+    store.scrub()
     return removed
 
 
@@ -74,8 +79,8 @@ def _strike_from_handbooks(connection: Connection, space: str, ids: Set[str]) ->
         book = Handbook.model_validate_json(body)
         kept = []
         for entry in book.entries:
-            if cites := tuple(cite for cite in entry.cites if cite not in ids):
-                kept.append(entry.model_copy(update={"cites": cites}))
+            if holds(entry, known := set(entry.cites) - ids):
+                kept.append(entry.model_copy(update={"cites": tuple(cite for cite in entry.cites if cite in known)}))
         if tuple(kept) != book.entries:
             text = book.model_copy(update={"entries": tuple(kept)}).model_dump_json()
             connection.execute(update(HANDBOOKS).where(HANDBOOKS.c.number == number).values(body=text))

@@ -7,9 +7,11 @@ a *space* (an arm under a configuration); what is in one space is never seen fro
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import accumulate
 
 from sqlalchemy import (
     ColumnElement,
@@ -30,25 +32,29 @@ from sqlalchemy import (
 
 from memory.errors import RecordError
 from memory.hashing import content_hash
-from memory.knowledge.memories import Handbook, Memory
+from memory.knowledge.memories import RECALLED, Handbook, Kind, Memory
 from memory.knowledge.words import words
-from memory.store import Store
+from memory.store import FORGOTTEN, Store
 from memory.trajectories import Outcome
 
-MEMORIES = table("memories", *(column(n) for n in ("number", "space", "id", "trajectory_id", "repo", "created_at", "body")))
+MEMORIES = table(
+    "memories", *(column(n) for n in ("number", "space", "id", "trajectory_id", "repo", "kind", "created_at", "body"))
+)
 SPANS = table("memory_spans", *(column(name) for name in ("memory", "since", "until", "why")))
 USES = table("memory_uses", column("memory"), column("trajectory_id"))
 VERSIONS = table("knowledge_versions", *(column(name) for name in ("space", "number", "hash", "at", "why")))
 HANDBOOKS = table("handbooks", *(column(name) for name in ("number", "space", "repo", "since", "until", "body")))
 DISTILLED = table("distilled", column("space"), column("trajectory_id"))
-FORGOTTEN = table("forgotten", column("trajectory_id"), column("at"))
 WORDS = table("memory_words", column("rowid"), column("place"), column("words"))
 TERMS = table("memory_terms", column("term"), column("doc"))
+NUMBERED = table("sqlite_sequence", column("name"), column("seq"))
 TRAJECTORIES = table("trajectories", column("id"), column("outcome"))
 
 BATCH = 500
 RAREST = 14
-"""Words of a query that are looked up: the rarest ones decide, and each common one costs milliseconds."""
+"""Words of a query that are looked up at most: the rarest ones decide."""
+POSTINGS = 4000
+"""Memories that the words looked up may occur in, all together and repetitions counted: each costs microseconds."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +91,7 @@ class Shelf:
     def __init__(self, store: Store, space: str) -> None:
         self.store, self.space = store, space
         self._documents: dict[str, int] = {}
-        self._counted_at = -1
+        self._counted_at = self._read_to = -1
 
     # Looking.
 
@@ -101,14 +107,32 @@ class Shelf:
             rows = connection.execute(chosen).all()
         return [(Version(row.number, row.hash), datetime.fromisoformat(row.at), row.why) for row in rows]
 
-    def active(self, repo: str | None = None) -> dict[int, str]:
+    def active(self, repo: str | None = None, kinds: Sequence[Kind] = tuple(Kind)) -> dict[int, str]:
         """Numbers of the memories that are active now, with their repositories, oldest first."""
-        where = [MEMORIES.c.space == self.space, SPANS.c.until.is_(None)]
+        where = [MEMORIES.c.space == self.space, MEMORIES.c.kind.in_(kinds), SPANS.c.until.is_(None)]
         if repo is not None:
             where.append(MEMORIES.c.repo == repo)
         chosen = select(MEMORIES.c.number, MEMORIES.c.repo).join_from(MEMORIES, SPANS, SPANS.c.memory == MEMORIES.c.number)
         with self.store.reading() as connection:
             return {row.number: row.repo for row in connection.execute(chosen.where(*where).order_by(MEMORIES.c.number))}
+
+    def active_ids(self) -> set[str]:
+        """Ids of the memories that are active now."""
+        chosen = select(MEMORIES.c.id).join_from(MEMORIES, SPANS, SPANS.c.memory == MEMORIES.c.number)
+        with self.store.reading() as connection:
+            return set(connection.execute(chosen.where(MEMORIES.c.space == self.space, SPANS.c.until.is_(None))).scalars())
+
+    def closed(self) -> dict[int, tuple[str, str, str]]:
+        """Numbers of the memories that are not active now, with id, repository, and why they last ceased to be."""
+        still_open = select(SPANS.c.memory).where(SPANS.c.until.is_(None))
+        chosen = (
+            select(MEMORIES.c.number, MEMORIES.c.id, MEMORIES.c.repo, SPANS.c.why)
+            .join_from(MEMORIES, SPANS, SPANS.c.memory == MEMORIES.c.number)
+            .where(MEMORIES.c.space == self.space, MEMORIES.c.number.not_in(still_open))
+            .order_by(MEMORIES.c.number, SPANS.c.since)
+        )
+        with self.store.reading() as connection:
+            return {row.number: (row.id, row.repo, row.why) for row in connection.execute(chosen)}
 
     def get(self, numbers: Iterable[int], *, active: bool = True) -> dict[int, Memory]:
         """Memories by number; only those active now, unless asked otherwise."""
@@ -124,6 +148,13 @@ class Shelf:
                 for row in connection.execute(chosen):
                     found[row.number] = Memory.model_validate_json(row.body)
         return found
+
+    def by_id(self, memory_ids: Iterable[str]) -> dict[str, Memory]:
+        """Active memories by id; those that are not active are left out."""
+        mine = and_(MEMORIES.c.space == self.space, MEMORIES.c.id.in_(list(memory_ids)))
+        with self.store.reading() as connection:
+            numbers = list(connection.execute(select(MEMORIES.c.number).where(mine)).scalars())
+        return {memory.id: memory for memory in self.get(numbers).values()}
 
     def number_of(self, memory_id: str) -> int:
         """The number of a memory, by its id or the beginning of it. Raises `RecordError` unless just one fits."""
@@ -157,18 +188,26 @@ class Shelf:
     def match(self, repo: str, query: Sequence[str], before: datetime, most: int) -> list[Found]:
         """Active memories of a repository with any of these words, best first by BM25; none whose task is later than `before`.
 
-        Only the rarest words of the query are looked up (`RAREST`), which hardly changes who is first.
+        Only the rarest words of the query are looked up (`RAREST`, `POSTINGS`), which hardly changes who is first.
         """
         rare = self.rarest(query)
         if not rare:
             return []
-        asked = " OR ".join(f'"{word}"' for word in rare)
+        postings = accumulate(self._documents[word] for word in rare)
+        rare = rare[: max(1, sum(each <= POSTINGS for each in postings))]
+        asked = "words : (" + " OR ".join(f'"{word}"' for word in rare) + ")"
+        here = place(self.space, repo)
+        if self._documents.get(here, 0) <= POSTINGS:  # beyond that, FTS5's counting of the place costs more than it saves
+            asked = f"place : {here} AND {asked}"
         wanted = (
-            select(WORDS.c.rowid, text("bm25(memory_words) AS score"))
+            select(WORDS.c.rowid, text("memory_words.rank AS score"))
             .join_from(WORDS, MEMORIES, MEMORIES.c.number == WORDS.c.rowid)
             .where(
-                text("memory_words MATCH :asked").bindparams(asked=f"place : {place(self.space, repo)} AND words : ({asked})"),
+                text("memory_words MATCH :asked").bindparams(asked=asked),
+                MEMORIES.c.space == self.space,
+                MEMORIES.c.repo == repo,
                 MEMORIES.c.created_at <= _stamp(before),
+                MEMORIES.c.kind.in_(RECALLED),
                 exists().where(SPANS.c.memory == MEMORIES.c.number, SPANS.c.until.is_(None)),
             )
             .order_by(text("memory_words.rank"))
@@ -183,18 +222,24 @@ class Shelf:
         known = [word for word in dict.fromkeys(query) if word in documents]
         return sorted(known, key=lambda word: (documents[word], word))[:most]
 
+    def rarities(self, query: Sequence[str]) -> dict[str, float]:
+        """The rarest words of a query with their weights: inverse document frequency, log(1 + memories / memories with it)."""
+        documents = self._frequencies()
+        return {word: math.log1p(max(self._counted_at, 1) / documents[word]) for word in self.rarest(query)}
+
     def _frequencies(self) -> Mapping[str, int]:
         """In how many memories a word occurs; counted anew when a tenth more memories are there."""
         with self.store.reading() as connection:
             newest = connection.execute(select(func.max(MEMORIES.c.number))).scalar() or 0
             if self._counted_at < 0 or not self._counted_at <= newest < self._counted_at * 1.1 + 10:
                 self._documents = {row.term: row.doc for row in connection.execute(select(TERMS.c.term, TERMS.c.doc))}
-                self._counted_at = newest
-            elif newest > self._counted_at:  # what came since is rare until it is counted
-                recent = select(WORDS.c.words).where(WORDS.c.rowid > self._counted_at)
+                self._counted_at = self._read_to = newest
+            elif newest > self._read_to:  # the few that came since are counted here
+                recent = select(WORDS.c.words).where(WORDS.c.rowid > self._read_to)
                 for line in connection.execute(recent).scalars():
-                    for word in line.split():
-                        self._documents.setdefault(word, 1)
+                    for word in set(line.split()):
+                        self._documents[word] = self._documents.get(word, 0) + 1
+                self._read_to = newest
         return self._documents
 
     def uses(self, numbers: Iterable[int] | None = None) -> dict[int, Use]:
@@ -214,6 +259,8 @@ class Shelf:
             .group_by(USES.c.memory)
         )
         wanted = None if numbers is None else set(numbers)
+        if wanted is not None and len(wanted) <= BATCH:
+            counted = counted.where(USES.c.memory.in_(wanted))
         with self.store.reading() as connection:
             rows = connection.execute(counted).all()
         return {r.memory: Use(r.recalled, r.ended, r.resolved) for r in rows if wanted is None or r.memory in wanted}
@@ -229,6 +276,12 @@ class Shelf:
         with self.store.reading() as connection:
             rows = connection.execute(select(HANDBOOKS).where(mine).order_by(HANDBOOKS.c.number)).all()
         return [((row.since, row.until), Handbook.model_validate_json(row.body)) for row in rows]
+
+    def booked(self) -> list[str]:
+        """Repositories that have a handbook now."""
+        mine = and_(HANDBOOKS.c.space == self.space, HANDBOOKS.c.until.is_(None))
+        with self.store.reading() as connection:
+            return list(connection.execute(select(HANDBOOKS.c.repo).where(mine).order_by(HANDBOOKS.c.repo)).scalars())
 
     def is_distilled(self, trajectory_id: str) -> bool:
         """Whether an attempt was made into memories here, or must never be."""
@@ -294,7 +347,10 @@ class Shelf:
             present = {row.repo: row.body for row in connection.execute(held.where(HANDBOOKS.c.until.is_(None)))}
             books = [Handbook.model_validate_json(body) for repo, body in sorted(old.items()) if present.get(repo) != body]
             gone = sorted(present.keys() - old.keys())
-            close = dict.fromkeys(sorted(active - then), "rolled back")
+            ended = select(SPANS.c.memory, SPANS.c.why).join_from(SPANS, MEMORIES, MEMORIES.c.number == SPANS.c.memory)
+            past = connection.execute(ended.where(mine, SPANS.c.until <= number).order_by(SPANS.c.until))
+            reasons = {row.memory: row.why for row in past}
+            close = {memory: reasons.get(memory, "rolled back") for memory in sorted(active - then)}
             return self._changed(connection, why, close, sorted(then - active), (), books, gone)[0]
 
     def used(self, trajectory_id: str, memory_ids: Iterable[str]) -> None:
@@ -381,7 +437,8 @@ class Shelf:
     def _added(self, connection: Connection, memories: Sequence[Memory], version: int) -> list[int]:
         """Insert what is new, with its words; what is known but closed is active again."""
         numbers: list[int] = []
-        newest = connection.execute(select(func.max(MEMORIES.c.number))).scalar() or 0
+        # The number of a forgotten memory is not given again: an index may still hold its row.
+        newest = connection.execute(select(NUMBERED.c.seq).where(NUMBERED.c.name == MEMORIES.name)).scalar() or 0
         rows, lines, spans = [], [], []
         for memory in {memory.id: memory for memory in memories}.values():
             known = select(MEMORIES.c.number).where(MEMORIES.c.space == self.space, MEMORIES.c.id == memory.id)
@@ -409,6 +466,7 @@ class Shelf:
             "id": memory.id,
             "trajectory_id": memory.trajectory_id,
             "repo": memory.repo,
+            "kind": memory.kind,
             "created_at": _stamp(memory.created_at),
             "body": memory.model_dump_json(),
         }
