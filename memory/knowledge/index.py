@@ -19,11 +19,13 @@ from memory.knowledge.memories import Memory
 from memory.knowledge.words import LONGEST_TEXT
 
 if TYPE_CHECKING:
+    from chromadb.api.collection_configuration import CreateHNSWConfiguration
     from chromadb.api.models.Collection import Collection
 
 BATCH = 500
+HNSW: CreateHNSWConfiguration = {"space": "cosine", "ef_construction": 200, "max_neighbors": 32}
 LEAST = 200
-"""Vectors that HNSW looks at for a query, which takes 2 ms: with fewer it misses some among near-duplicates."""
+"""Vectors that are looked at for any query. A collection with fewer is searched exactly."""
 WIDER = (4, 32)
 """How many times as many as wanted are looked at, in turn, before Chroma has to filter by time (50-150 ms)."""
 
@@ -99,19 +101,20 @@ class ChromaIndex:
             if collection is None or most <= 0:
                 return []
             vector = self.embedder.embed([text[:LONGEST_TEXT]])[0]
-            early = {"at": {"$lte": before.timestamp()}}
+            early: Any = {"at": {"$lte": before.timestamp()}}
             asked: list[dict[str, Any]] = [{"n_results": max(times * most, LEAST)} for times in WIDER]
             for how in (*asked, {"n_results": most, "where": early}):
                 with self._chroma.asking():
                     answer: Any = collection.query(query_embeddings=[vector], include=["metadatas", "distances"], **how)
-                rows = zip(answer["ids"][0], answer["metadatas"][0], answer["distances"][0], strict=True)
+                rows = list(zip(answer["ids"][0], answer["metadatas"][0], answer["distances"][0], strict=True))
                 found = [Near(int(number), 1 - far) for number, about, far in rows if about["at"] <= before.timestamp()]
+                if len(rows) < how["n_results"]:  # all there are, but for those that HNSW cannot reach: look at each
+                    with self._chroma.asking():
+                        few: Any = collection.get(where=early, include=["embeddings"])
+                    found = [Near(int(n), float(v @ vector)) for n, v in zip(few["ids"], few["embeddings"], strict=True)]
+                    break
                 if len(found) >= most:
                     break
-            else:  # few are as early, or HNSW did not reach them
-                with self._chroma.asking():
-                    few: Any = collection.get(where=early, include=["embeddings"])
-                found = [Near(int(n), float(v @ vector)) for n, v in zip(few["ids"], few["embeddings"], strict=True)]
             return sorted(found, key=lambda near: (-near.similarity, near.number))[:most]
 
     def drop(self) -> None:
@@ -225,7 +228,7 @@ class ChromaIndex:
             about = {"space": self.space, "repo": repo, "embedder": self.embedder.name}
             with self._chroma.asking() as client:
                 collection = client.create_collection(
-                    self._name(repo), metadata=about, configuration={"hnsw": {"space": "cosine"}}, embedding_function=None
+                    self._name(repo), metadata=about, configuration={"hnsw": HNSW}, embedding_function=None
                 )
             self._collections[repo] = collection
         for part in _batches(memories):

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,7 @@ def result(home: Path) -> dict:  # type: ignore[type-arg]
     done = run(
         "demo",
         "--json",
+        "--arms",
         "--seed",
         "1",
         "--tasks-per-day",
@@ -80,10 +82,28 @@ def test_one_json_object_says_everything(result: dict) -> None:  # type: ignore[
     assert result["config_hash"]
 
 
+def test_the_arms_differ_in_what_they_are_told_and_served_and_in_nothing_else(result: dict, home: Path) -> None:  # type: ignore[type-arg]
+    arms = {row["arm"]: row for row in result["arms"]}
+    assert list(arms) == ["base", "knowledge", "skill", "both", "frozen"]
+    assert arms["base"]["day"] == result["day2"]["base"]
+    assert arms["frozen"]["day"] == arms["base"]["day"]  # greedy play: chance has no part in it
+    assert (arms["frozen"]["change"], arms["frozen"]["config_hash"]) == (0, arms["base"]["config_hash"])
+    assert arms["skill"]["day"] == result["day2"]["adapted"]
+    assert arms["knowledge"]["told"] == arms["both"]["told"] > 0
+    assert all(arms[name]["told"] == 0 for name in ("base", "skill", "frozen"))
+    assert arms["knowledge"]["memories"] == arms["both"]["memories"] > 0
+    assert arms["knowledge"]["config_hash"] != arms["base"]["config_hash"]
+    with Store(home / "h" / "sleepy.db", read_only=True) as store:
+        recorded = Counter(t.arm for t in store.trajectories(origin="agent"))
+        assert recorded == {"": 48, "knowledge": 16, "skill": 16, "both": 16, "frozen": 16}
+        told = {t.knowledge for t in store.trajectories(origin="agent") if t.arm == "both"}
+        assert len(told) == 1
+
+
 def test_every_number_can_be_traced_to_a_row(result: dict, home: Path) -> None:  # type: ignore[type-arg]
     with Store(home / "h" / "sleepy.db", read_only=True) as store:
         played = store.trajectories(origin="agent")
-        assert len(played) == 3 * 16
+        assert len(played) == 7 * 16  # day 1, day 2 twice, and four arms more
         assert all(t.outcome in set(Outcome) and t.config_hash and t.steps for t in played)
         first = played[:16]
         assert sum(t.resolved for t in first) == result["day1"]["resolved"]
