@@ -52,6 +52,10 @@ class Status(_Message):
     """Why the last night that was due was not held."""
     live: dict[str, str] = {}
     """Repository to adapter; every other repository is served by the bare base."""
+    arm: str = ""
+    memories: int = 0
+    """What is recalled of past attempts, and the version of that knowledge."""
+    knowledge: str = ""
     free_disk_mb: int = 0
     rss_mb: float = 0.0
 

@@ -24,9 +24,9 @@ from daemon.api import (
 from daemon.control_memory import add_memory
 from daemon.errors import DaemonError, RefusedError
 from daemon.events import Event
-from daemon.knowing import roll_back, space_of
 from daemon.life import Life
 from daemon.resources import pin
+from daemon.space import roll_back, space_of
 from daemon.states import State
 from daemon.status import status_of
 from daemon.views import (

@@ -10,9 +10,9 @@ from daemon.api import ForgetRequest, SearchRequest
 from daemon.errors import DaemonError, RefusedError
 from daemon.events import Event
 from daemon.forgetting import Forgotten, forget
-from daemon.knowing import space_of
 from daemon.life import Life
 from daemon.memory_views import HandbookRow, MemoryDetail, MemoryStats, VersionRow, detail, handbooks, stats
+from daemon.space import space_of
 from daemon.states import State
 from daemon.worker import Request
 from memory.errors import RecordError

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal
 
 from pydantic import BaseModel
@@ -31,6 +33,8 @@ PACKAGES = (
     "pydantic",
     "apscheduler",
     "watchdog",
+    "chromadb",
+    "sentence-transformers",
 )
 EARLIEST = datetime(2026, 1, 1, tzinfo=UTC)
 DAMAGED = "see docs/daemon.md, When the store is damaged"
@@ -49,7 +53,8 @@ def examine(home: Home) -> list[Check]:
     """Every check, in the order in which a failure would matter."""
     checks = [_directory(home), _configuration(home)]
     config = _config(home)
-    asked: tuple[Callable[[Home, Config], Check], ...] = (_disk, _store, _owner, _sandbox, _tasks, _model, _clock, _versions)
+    works: tuple[Callable[[Home, Config], Check], ...] = (_sandbox, _tasks, _model, _knowledge)
+    asked = (_disk, _store, _owner, *works, _clock, _versions)
     return checks + [check(home, config) for check in asked]
 
 
@@ -177,6 +182,27 @@ def _model(home: Home, config: Config) -> Check:
     except (AgentError, ImportError) as error:
         return Check(name="engine", verdict="failed", found=str(error), advice=advice)
     return Check(name="engine", verdict="ok", found=found)
+
+
+def _knowledge(home: Home, config: Config) -> Check:
+    from memory.errors import KnowledgeError
+    from memory.knowledge.embedders import open_embedder
+    from memory.knowledge.index import ChromaIndex
+
+    if not config.arm.recalls:
+        return Check(name="knowledge", verdict="ok", found=f"none, the arm is {config.arm}")
+    try:
+        embedder, why = open_embedder(config.knowledge.embedder)
+        with TemporaryDirectory() as folder:
+            index = ChromaIndex("doctor", embedder, Path(folder) / "chroma", config.knowledge.url)
+            try:
+                index.sync({}, lambda numbers: {})
+            finally:
+                index.close()
+    except (KnowledgeError, ImportError) as error:
+        found, _, advice = str(error).rpartition("; ")
+        return Check(name="knowledge", verdict="failed", found=found or advice, advice=advice or "make setup")
+    return Check(name="knowledge", verdict="ok", found=f"Chroma {config.knowledge.url or 'embedded'}, {why}")
 
 
 def _clock(home: Home, config: Config) -> Check:

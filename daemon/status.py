@@ -9,6 +9,8 @@ from daemon.api import Status
 from daemon.life import Life
 from daemon.resources import free_mb, rss_mb
 from daemon.schedule import NightSchedule
+from daemon.space import space_of
+from memory.knowledge.shelf import Shelf
 from memory.trajectories import Outcome
 
 
@@ -19,6 +21,7 @@ def status_of(life: Life) -> Status:
         live = life.publisher.live()
     except AdapterError as error:
         live = {"": str(error)}
+    shelf = Shelf(life.store, space_of(life.config))
     return Status(
         state=life.state,
         since=life.since,
@@ -41,6 +44,9 @@ def status_of(life: Life) -> Status:
         next_night=NightSchedule(life.config.sleep).next(life.now()),
         night_deferred=life.deferred,
         live=live,
+        arm=life.config.arm,
+        memories=shelf.count(),
+        knowledge=str(shelf.version()),
         free_disk_mb=free_mb(life.home.root),
         rss_mb=rss_mb(),
     )

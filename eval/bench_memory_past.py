@@ -55,9 +55,10 @@ class Past:
     logs: dict[str, str]
     marks: dict[str, frozenset[str]]
 
-    def known(self, task: Task) -> set[str]:
-        """Ids of the other tasks of its repository that are no later."""
-        return {t.id for t in self.tasks if t.repo == task.repo and t.created_at <= task.created_at and t.id != task.id}
+    def known(self, task: Task) -> list[str]:
+        """Ids of the tasks of its repository that came before it."""
+        mine = [t.id for t in self.tasks if t.repo == task.repo]
+        return mine[: mine.index(task.id)]
 
     def relevant(self, task: Task) -> frozenset[str]:
         """Those of them that help with it."""
@@ -123,7 +124,9 @@ def solved(task: Task, patch: str) -> Trajectory:
         _step(trajectory, Call("view", path), "\n".join(f"{number:>5}|{line}" for number, line in sorted(seen.items())))
         for start, _, before, after in reversed(hunks):  # from the end, so that the numbers hold
             end = start + len(before) - 1
-            _step(trajectory, Call("edit", path, start, end, body="\n".join(after)), f"{path}: replaced lines {start}-{end}; now")
+            _step(
+                trajectory, Call("edit", path, start, end, body="\n".join(after)), f"{path}: replaced lines {start}-{end}; now"
+            )
     _step(trajectory, Call("submit"), "submitted")
     return trajectory
 

@@ -138,20 +138,8 @@ def measure(
         closing(Store(folder / "store.db")) as store,
         closing(Knowledge(store, folder / "chroma", timed, config, "bench", cost=cost, fact_cost=fact_cost)) as layer,
     ):
-        spent = 0.0
-        for start in range(0, count, BATCH):
-            lessons = {m.trajectory_id: [m] for m in map(writer.memory, range(start, min(start + BATCH, count)))}
-            began = time.perf_counter()
-            layer.remember(lessons)
-            spent += time.perf_counter() - began
-            on_progress(start + len(lessons))
-        now, took, embedding = START + timedelta(minutes=count), [], []
-        for number in range(QUERIES + 1):
-            task, timed.seconds = writer.task(number, count), 0.0
-            began = time.perf_counter()
-            layer.recall(task, now)
-            took.append(1e3 * (time.perf_counter() - began - timed.seconds))
-            embedding.append(1e3 * timed.seconds)
+        spent = filled(layer, writer, count, on_progress)
+        took, embedding = asked(layer, timed, writer, count)
     disk = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     p50, p95 = np.percentile(took[1:], (50, 95))
     return Scale(
@@ -166,3 +154,28 @@ def measure(
         index_seconds=round(spent, 1),
         disk_mb=round(disk / 1e6, 1),
     )
+
+
+def filled(layer: Knowledge, writer: Writer, count: int, on_progress: Callable[[int], None]) -> float:
+    """Remember so many memories; the seconds that it took."""
+    spent = 0.0
+    for start in range(0, count, BATCH):
+        lessons = {m.trajectory_id: [m] for m in map(writer.memory, range(start, min(start + BATCH, count)))}
+        began = time.perf_counter()
+        layer.remember(lessons)
+        spent += time.perf_counter() - began
+        on_progress(start + len(lessons))
+    return spent
+
+
+def asked(layer: Knowledge, timed: Timed, writer: Writer, count: int) -> tuple[list[float], list[float]]:
+    """What recall took but for embedding, and what embedding took, in ms; the first one before all others."""
+    now = START + timedelta(minutes=count)
+    took, embedding = [], []
+    for number in range(QUERIES + 1):
+        task, timed.seconds = writer.task(number, count), 0.0
+        began = time.perf_counter()
+        layer.recall(task, now)
+        took.append(1e3 * (time.perf_counter() - began - timed.seconds))
+        embedding.append(1e3 * timed.seconds)
+    return took, embedding

@@ -112,6 +112,7 @@ def _told(s: dict[str, Any]) -> str:
         lines.append(f"next     {_when(s['next_night'])}")
     live = ", ".join(f"{repo} {adapter}" for repo, adapter in s["live"].items()) or "the bare base model"
     lines.append(f"live     {live}")
+    lines.append(f"arm      {s['arm']}, {s['memories']} memories (version {s['knowledge']})")
     lines.append(f"process  {s['pid']}, {s['rss_mb']:g} MiB, {s['free_disk_mb']} MiB of disk free, config {s['config_hash']}")
     if s["config_problem"]:
         lines.append(f"config   not taken over: {s['config_problem']}")

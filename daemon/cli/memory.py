@@ -199,8 +199,8 @@ def _forgotten(place: Home, trajectory: str, retire: bool) -> dict[str, Any]:
 
 
 def _shelf(place: Home, store: Store) -> Shelf:
-    from daemon.knowing import space_of
     from daemon.run import read_config
+    from daemon.space import space_of
     from memory.knowledge.shelf import Shelf
 
     return Shelf(store, space_of(read_config(place)))

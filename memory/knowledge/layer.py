@@ -115,7 +115,7 @@ class Knowledge:
         }
         uses = self.shelf.uses(memories)
         weights = self.shelf.rarities(asked)
-        floor = self.embedder.floor if config.floor is None else config.floor
+        floor = self.embedder.floor if config.floor < 0 else config.floor
         scores = fused([n for n in near if n in memories], [n for n in literal if n in memories])
         ranked = []
         for number, memory in memories.items():

@@ -6,8 +6,9 @@ maximal marginal relevance (Carbonell and Goldstein, SIGIR 1998) over shared wor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from functools import lru_cache
 
 from memory.knowledge.memories import Kind, Memory
 from memory.knowledge.shelf import Use
@@ -50,7 +51,7 @@ def trust(memory: Memory, use: Use) -> float:
 def covered(query: Mapping[str, float], memory: Memory) -> float:
     """The share of the query's words, weighted, that a memory has."""
     whole = sum(query.values())
-    return sum(query.get(word, 0.0) for word in set(words(memory.text))) / whole if whole else 0.0
+    return sum(query.get(word, 0.0) for word in _said(memory.text)) / whole if whole else 0.0
 
 
 def chosen(
@@ -59,7 +60,7 @@ def chosen(
     """The candidates to show, best first: at most so many, within `room` characters, none that repeats a better one."""
     left = sorted(candidates, key=lambda candidate: (-candidate.score, candidate.number))
     best = left[0].score if left else 1.0
-    said = {candidate.number: set(words(candidate.memory.text)) for candidate in left}
+    said = {candidate.number: _said(candidate.memory.text) for candidate in left}
     taken: list[Candidate] = []
     while left and len(taken) < most:
 
@@ -79,5 +80,10 @@ def chosen(
     return taken
 
 
-def _shared(one: set[str], other: set[str]) -> float:
+@lru_cache(maxsize=1_000)
+def _said(text: str) -> frozenset[str]:
+    return frozenset(words(text))
+
+
+def _shared(one: Set[str], other: Set[str]) -> float:
     return len(one & other) / len(one | other) if one or other else 0.0

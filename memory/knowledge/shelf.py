@@ -172,6 +172,13 @@ class Shelf:
         with self.store.reading() as connection:
             return list(connection.execute(chosen).scalars())
 
+    def count(self) -> int:
+        """How many memories are active now."""
+        mine = select(func.count()).select_from(MEMORIES).join(SPANS, SPANS.c.memory == MEMORIES.c.number)
+        with self.store.reading() as connection:
+            found = connection.execute(mine.where(MEMORIES.c.space == self.space, SPANS.c.until.is_(None)))
+            return int(found.scalar_one())
+
     def repos(self) -> dict[str, int]:
         """Repositories with how many active memories each has."""
         counts: dict[str, int] = {}

@@ -40,6 +40,11 @@ LEAVES = list(leaves(Config()))
 ONLY = {("night", "lora", "patience")}
 """Settings of which there is only one value as yet, or only with others."""
 OTHERS = {
+    ("arm",): "skill",
+    ("knowledge", "url"): "http://127.0.0.1:1",
+    ("knowledge", "embedder"): "hashing",
+    ("knowledge", "distiller"): "model",
+    ("knowledge", "floor"): 0.5,
     ("tasks", "repos"): ["game"],
     ("tasks", "source"): "koans",
     ("tasks", "order"): "chronological",
@@ -224,8 +229,8 @@ def test_the_environment_of_the_process_is_the_one_that_counts(monkeypatch: pyte
         ("SLEEPYD_NIGTH__SEED", "1", "nigth: unknown key; did you mean 'night'?"),
         ("SLEEPYD_NIGHT__LORRA__RANK", "1", "night.lorra: unknown key; did you mean 'lora'?"),
         ("SLEEPYD_NIGHT__LORA__RANKS", "1", "night.lora.ranks: unknown key; did you mean 'rank'?"),
-        ("SLEEPYD_BATCH", "4", "batch: unknown key; valid are tasks, model,"),
-        ("SLEEPYD_", "4", ": unknown key; valid are tasks, model,"),
+        ("SLEEPYD_BATCH", "4", "batch: unknown key; valid are arm, tasks, model,"),
+        ("SLEEPYD_", "4", ": unknown key; valid are arm, tasks, model,"),
         ("SLEEPYD_DAY__BATCH", "many", "day.batch: Input should be a valid integer"),
         ("SLEEPYD_DAY__BATCH", "", "day.batch: Input should be a valid integer"),
         ("SLEEPYD_DAY__BATCH__SIZE", "4", "day.batch: Input should be a valid integer"),

@@ -30,7 +30,19 @@ from tests.daemon.disks import mounted
 from tests.daemon.running import run
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-NAMES = ["state directory", "configuration", "disk", "store", "daemon", "sandbox", "tasks", "engine", "clock", "versions"]
+NAMES = [
+    "state directory",
+    "configuration",
+    "disk",
+    "store",
+    "daemon",
+    "sandbox",
+    "tasks",
+    "engine",
+    "knowledge",
+    "clock",
+    "versions",
+]
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 DAMAGED = "see docs/daemon.md, When the store is damaged"
 
