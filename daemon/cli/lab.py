@@ -162,3 +162,69 @@ def bench_koans(home: HomeOption = None, as_json: Json = False) -> None:
     rows = [(family, row["tasks"], row["resolved"]) for family, row in report.families.items()]
     print_table(("family", "koans", "resolved"), [*rows, ("all", report.tasks, report.resolved)], "")
     typer.echo(f"repeat-error rate {report.repeat_error_rate}, median steps to green {report.median_steps_to_green}")
+
+
+@bench.command("memory")
+def bench_memory(
+    data: Annotated[Path | None, typer.Option(help="SWE-Bench-CL file, if not in SLEEPYD_DATA or the home.")] = None,
+    sizes: Annotated[str, typer.Option(help="Comma-separated numbers of memories to measure time with.")] = "1000,10000,100000",
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds of the pocket world.")] = 3,
+    tasks: Annotated[int, typer.Option(min=2, help="Tasks of each pocket repository.")] = 40,
+    home: HomeOption = None,
+    config: ConfigFile = None,
+    as_json: Json = False,
+) -> None:
+    """How well memories are found, beside the usual design, and what recall costs as they grow."""
+    from rich.console import Console
+
+    from agent.sandbox.ladder import probe
+    from daemon.config import load_config
+    from daemon.home import Home
+    from eval.bench_memory import bench_memory as measure
+    from eval.errors import EvalError
+    from eval.swebench.dataset import KIND, read
+    from memory.knowledge.embedders import open_embedder
+
+    try:
+        counts = [int(size) for size in sizes.split(",") if size]
+    except ValueError:
+        counts = [0]
+    if any(count < 1 for count in counts):
+        raise typer.BadParameter(f"{sizes!r}: write numbers of memories with commas between them, as 1000,10000")
+    console, settings = Console(stderr=True), load_config(config).knowledge
+    named = os.environ.get("SLEEPYD_DATA")
+    folder = Path(named) if named else Home.at(home).places.data
+    try:
+        found = read(data or folder / f"{KIND}.json")
+    except EvalError as error:
+        if data is not None:
+            raise
+        found = str(error)
+    embedder, why = open_embedder(settings.embedder)
+    console.print(f"embedder: {why}")
+    report = measure(embedder, settings, probe(trusted_generated=True), found, counts, range(seeds), tasks, console.print)
+    if as_json:
+        typer.echo(report.model_dump_json())
+        return
+    columns = ("stream", "method", "recall@3", "MRR", "shown", "precision", "silent where nothing fits")
+    rows = [
+        (
+            row.stream,
+            row.method,
+            f"{row.recall_at_3:.3f}",
+            f"{row.mrr:.3f}",
+            f"{row.shown_mean:.2f}",
+            f"{row.precision:.3f}",
+            f"{row.empty_when_nothing_fits:.2f}",
+        )
+        for row in report.quality
+    ]
+    print_table(columns, rows, "")
+    times = ("memories", "repositories", "recall p50 ms", "p95 ms", "index s", "MB")
+    costs = [
+        (row.memories, row.repositories, row.recall_p50_ms, row.recall_p95_ms, row.index_seconds, row.disk_mb)
+        for row in (*report.scale, *report.scale_one_repository)
+    ]
+    print_table(times, costs, "no size was measured")
+    for skipped in report.skipped:
+        typer.echo(f"{skipped.stream} was left out: {skipped.reason}")

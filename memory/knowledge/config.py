@@ -22,9 +22,9 @@ class KnowledgeConfig(BaseModel):
     """Room for them and for the handbook in the prompt, at four characters a token."""
     floor: float = Field(default=-1.0, ge=-1, le=1)
     """Cosine similarity below which nothing is recalled unless its words fit; below 0 the embedder's own."""
-    words_floor: float = Field(default=0.3, ge=0, le=1)
+    words_floor: float = Field(default=0.1, ge=0, le=1)
     """Share of the query's rare words, weighted by rarity, that a memory must have to be recalled for its words alone."""
-    diversity: float = Field(default=0.3, ge=0, le=1)
+    diversity: float = Field(default=0.1, ge=0, le=1)
     """How much a memory that says the same as a better one is held back: 0 not at all, 1 for nothing else."""
     merged_fixes: bool = True
     """Also remember what upstream merged for tasks that are over and were not resolved. Named in every memory."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.distil import distil
 from agent.full import FULL
 from agent.loop import Budget
 from agent.repositories import Mirrors
@@ -94,6 +95,11 @@ def test_known_fixes_are_resolved_through_the_tools_and_no_secret_is_told(
     with Store(tmp_path / "s.db") as store:
         played = list(Player(model, Bubblewrap(), store, BUDGET, width=2).play(stream, tasks))
         kept = {t.id: store.trajectory(t.id).model_dump_json() for t in played}
+    by_id = {task.id: task for task in tasks}
+    for trajectory in played:
+        memories = distil(trajectory, by_id[trajectory.task_id])
+        assert memories[0].verified
+        kept[trajectory.id] += "".join(memory.model_dump_json() for memory in memories)
     assert {t.task_id: (t.outcome, t.reason) for t in played if not t.resolved} == {}
     assert sorted(t.task_id for t in played) == sorted(task.id for task in tasks)
     for trajectory in played:
