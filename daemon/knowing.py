@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.distil import distil
+from agent.errors import ModelUnavailable
 from agent.recalled import cost, fact_cost
 from daemon.config import Config
 from daemon.events import Event
 from daemon.home import Home
 from daemon.space import pair, space_of
+from memory.errors import KnowledgeError
 from memory.ingest.sessions import task_of
 from memory.knowledge.consolidation import Tidied, consolidate
 from memory.knowledge.layer import Knowledge
@@ -102,9 +104,16 @@ class Knowing:
         return self._distil(trajectory, task, fix)
 
     def tidy(self, night: str, live: Mapping[str, str]) -> dict[str, Any]:
-        """Consolidate the knowledge in a night; the skill that is live is noted as the one that went with what was known."""
-        self.catch_up()
-        layer = self.layer()
+        """Consolidate the knowledge in a night; the skill that is live is noted as the one that went with what was known.
+
+        Raises:
+            ModelUnavailable: the index's server is away; the night goes on when it is back.
+        """
+        try:
+            self.catch_up()
+            layer = self.layer()
+        except KnowledgeError as error:
+            raise ModelUnavailable(str(error)) from error
         pair(self._store, layer.shelf, live)
         done: Tidied = consolidate(layer.shelf, self._config.knowledge, layer.embedder.embed, datetime.now(UTC), night)
         layer.sync()

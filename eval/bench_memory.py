@@ -1,6 +1,6 @@
 """How well and how fast memories are found: `sleepyctl bench memory`. `eval.bench_memory_card` writes it down.
 
-Four ways to find them, on the same questions: `reference` is the usual design (the raw log of an attempt as one
+Ways to find them, on the same questions: `chance` takes any three; `reference` is the usual design (the raw log of an attempt as one
 document, the three nearest, whatever their similarity); `dense`, `bm25` and `hybrid` search the memories made of it, of
 which `hybrid` is `Knowledge.recall` as an attempt gets it, with its floor. All of them know the time.
 """
@@ -8,6 +8,7 @@ which `hybrid` is `Knowledge.recall` as an attempt gets it, with its floor. All 
 from __future__ import annotations
 
 import os
+import random
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
@@ -30,13 +31,13 @@ from memory.hashing import content_hash
 from memory.knowledge.config import KnowledgeConfig
 from memory.knowledge.embedders import Embedder
 from memory.knowledge.layer import CANDIDATES, Knowledge
-from memory.knowledge.memories import Kind, Memory
+from memory.knowledge.memories import RECALLED, Kind, Memory
 from memory.knowledge.words import words
 from memory.store import Store
 from memory.tasks import Task
 from memory.trajectories import Outcome
 
-METHODS = ("reference", "dense", "bm25", "hybrid")
+METHODS = ("chance", "reference", "dense", "bm25", "hybrid")
 SHOWN = 3
 RESAMPLES = 2_000
 
@@ -148,7 +149,7 @@ def bench_memory(
             repos = sorted({task.repo for past in pasts for task in past.tasks})
             rows += [quality(stream, method, repos, scores[method]) for method in METHODS]
             differences += [difference(stream, method, scores) for method in METHODS[:-1]]
-            say(f"{stream}, {', '.join(repos)}: " + ", ".join(f"{r.method} {r.recall_at_3:.3f}" for r in rows[-4:]))
+            say(f"{stream}, {', '.join(repos)}: " + ", ".join(f"{r.method} {r.recall_at_3:.3f}" for r in rows[-len(METHODS) :]))
         found.append((rows, differences))
     jobs = [(count, SCALE_REPOSITORIES) for count in sizes] + ([(max(sizes), 1)] if sizes else [])
     scale: list[Scale] = []
@@ -207,7 +208,9 @@ def scored(pasts: Iterable[Past], embedder: Embedder, config: KnowledgeConfig) -
 
 def _answers(layer: Knowledge, raw: Knowledge, task: Task) -> dict[str, Sequence[Memory]]:
     literal = layer.shelf.match(task.repo, words(task.issue), task.created_at, SHOWN)
+    earlier = list(layer.shelf.active(task.repo, RECALLED))
     return {
+        "chance": _ranked(layer, random.Random(task.id).sample(earlier, min(SHOWN, len(earlier)))),
         "reference": _nearest(raw, task),
         "dense": _nearest(layer, task),
         "bm25": _ranked(layer, [found.number for found in literal]),

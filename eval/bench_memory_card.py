@@ -72,7 +72,8 @@ def _quality(rows: Sequence[Quality]) -> str:
         lines.append(f"| {row.stream} | {row.method} | {recall} | {mrr} | {told} |")
     of = {row.stream: row for row in rows}.values()
     asked = [
-        f"{row.stream}: {', '.join(row.repositories)}; {row.queries} queries, {row.queries_with_relevant} with anything relevant"
+        f"{row.stream}: {', '.join(row.repositories)}; {row.queries} queries, {row.queries_with_relevant} of them with "
+        "anything relevant"
         for row in of
     ]
     return "\n".join([*lines, "", *(f"- {line}." for line in asked), ""])

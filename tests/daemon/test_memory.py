@@ -168,6 +168,14 @@ def test_an_arm_uses_what_it_is_made_of_and_nothing_else(tmp_path: Path, arm: st
     assert any(t["prompt"].startswith("past case") for t in trajectories(tmp_path)) is recalls
 
 
+def test_no_attempt_goes_on_without_its_knowledge(tmp_path: Path) -> None:
+    write_config(tmp_path, count=4, after=0, more='[knowledge]\nurl = "http://127.0.0.1:9"\n')
+    with daemon(tmp_path):
+        until(lambda: "http://127.0.0.1:9" in status(tmp_path)["holding"], "it to say what is away")
+        assert status(tmp_path)["tasks_ended"] == 0
+    assert trajectories(tmp_path) == []
+
+
 def test_a_worker_killed_while_it_is_asked_is_told_of_and_replaced(tmp_path: Path) -> None:
     write_config(tmp_path, count=4, after=0)
     with daemon(tmp_path) as process:

@@ -3,17 +3,15 @@
 import json
 import os
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from typer.testing import CliRunner
 
 from agent.distil import distil
 from agent.sandbox.ladder import probe
-from daemon.cli import app
 from eval.bench_memory import METHODS, MemoryBench, score, scored
 from eval.bench_memory_card import card
 from eval.bench_memory_past import SWE_BENCH_CL, Past, changes, pocket, solved, swe_bench_cl
@@ -23,6 +21,7 @@ from memory.hashing import content_hash
 from memory.knowledge.config import KnowledgeConfig
 from memory.knowledge.embedders import HashingEmbedder
 from memory.tasks import Task
+from tests.daemon.running import run
 
 DATA = Path(os.environ.get("SLEEPYD_DATA", Path(__file__).parents[3] / "shared" / "data")) / "swe-bench-cl.json"
 QUICK = ["bench", "memory", "--json", "--seeds", "1", "--tasks", "8", "--sizes", "300"]
@@ -30,12 +29,11 @@ EVERY = KnowledgeConfig(floor=0, words_floor=0)
 PATCH = """diff --git a/shop/fees.py b/shop/fees.py
 --- a/shop/fees.py
 +++ b/shop/fees.py
-@@ -7,3 +7,4 @@ def total_fee(order):
+@@ -7,2 +7,3 @@ def total_fee(order):
      fee = base(order)
 -    return order - fee
 +    fee = max(fee, 1)
 +    return order + fee
- 
 @@ -20,2 +21,1 @@ def refund(order):
 -    --log(order)
      return 0
@@ -61,15 +59,10 @@ def past() -> Past:
     return pocket(0, ("bank", "game"), 12, probe(trusted_generated=True))
 
 
-def quick(folder: Path, **settings: str) -> MemoryBench:
-    done = CliRunner().invoke(app, [*QUICK, "--home", str(folder)], env=settings)
-    assert done.exit_code == 0, done.output
-    assert len(done.stdout.splitlines()) == 1
-    return MemoryBench.model_validate_json(done.stdout)
-
-
 def test_the_command_prints_one_report_with_every_method_and_says_what_was_left_out(tmp_path: Path) -> None:
-    report = quick(tmp_path, SLEEPYD_DATA=str(tmp_path), SLEEPYD_KNOWLEDGE__EMBEDDER="hashing")
+    done = run(*QUICK, "--home", str(tmp_path), SLEEPYD_DATA=str(tmp_path), SLEEPYD_KNOWLEDGE__EMBEDDER="hashing")
+    assert done.returncode == 0, done.stderr
+    report = MemoryBench.model_validate_json(done.stdout)
     assert [row.method for row in report.quality] == [row.method for row in report.quality_tuned] == list(METHODS)
     assert not {r for row in report.quality for r in row.repositories} & set(report.quality_tuned[0].repositories)
     assert [(each.stream, "data fetch" in each.reason) for each in report.skipped] == [(SWE_BENCH_CL, True)]
@@ -80,31 +73,45 @@ def test_the_command_prints_one_report_with_every_method_and_says_what_was_left_
     assert [(row.memories, row.repositories) for row in report.scale_one_repository] == [(300, 1)]
     assert 0 < report.scale[0].recall_p50_ms <= report.scale[0].recall_p95_ms <= report.scale[0].recall_max_ms
     assert report.embedder == HashingEmbedder.name
-    assert f"| pocket | hybrid | {report.quality[3].recall_at_3:.3f} (" in card(report)
+    assert f"| pocket | hybrid | {report.quality[-1].recall_at_3:.3f} (" in card(report)
     assert "Not measured: swe-bench-cl" in card(report)
 
 
 @pytest.mark.parametrize("sizes", ["many", "0", "10,-1"])
 def test_sizes_that_are_none_are_refused_before_anything_is_measured(sizes: str) -> None:
-    done = CliRunner().invoke(app, ["bench", "memory", "--sizes", sizes])
-    assert done.exit_code == 2
-    assert "write numbers of memories" in done.output
+    done = run("bench", "memory", f"--sizes={sizes}")
+    assert done.returncode == 2
+    assert "write numbers of memories" in done.stderr
 
 
 def test_a_data_file_that_is_named_and_not_there_is_an_error(tmp_path: Path) -> None:
-    done = CliRunner().invoke(app, [*QUICK, "--data", str(tmp_path / "none.json"), "--home", str(tmp_path)])
-    assert done.exit_code != 0
+    done = run(*QUICK, "--data", str(tmp_path / "none.json"), "--home", str(tmp_path))
+    assert done.returncode == 1
+    assert "data fetch" in done.stderr
     assert not done.stdout
 
 
-def test_the_same_seed_gives_the_same_scores_and_a_damaged_index_worse_ones(past: Past) -> None:
-    first = scored([past], HashingEmbedder(), EVERY)
-    again = scored([pocket(0, ("bank", "game"), 12, probe(trusted_generated=True))], HashingEmbedder(), EVERY)
-    assert first == again
-    damaged = scored([past], Shuffled(), EVERY)
+def test_the_same_seed_gives_the_same_scores() -> None:
+    one, other = (pocket(5, ("farm",), 6, probe(trusted_generated=True)) for _ in range(2))
+    assert scored([one], HashingEmbedder(), EVERY) == scored([other], HashingEmbedder(), EVERY)
+
+
+def test_a_damaged_index_gives_lower_scores_to_all_that_use_it(past: Past) -> None:
+    known = past.tasks[:10]
+    again = [t.model_copy(update={"id": f"{t.id}-again", "created_at": t.created_at + timedelta(days=99)}) for t in known]
+    twice = Past(
+        "pocket",
+        [*known, *again],
+        past.lessons | {t.id: [] for t in again},
+        past.logs | {t.id: t.issue for t in again},
+        {t.id: frozenset({t.id.removesuffix("-again")}) for t in [*known, *again]},
+    )
+    sound, damaged = (scored([twice], embedder, EVERY) for embedder in (HashingEmbedder(), Shuffled()))
+    rank = {method: [sum(s.reciprocal_rank for s in found[method]) for found in (sound, damaged)] for method in METHODS}
+    assert rank["dense"][0] > 9
     for method in ("reference", "dense", "hybrid"):
-        assert sum(s.reciprocal_rank for s in damaged[method]) < 0.9 * sum(s.reciprocal_rank for s in first[method]), method
-    assert damaged["bm25"] == first["bm25"]
+        assert rank[method][1] < rank[method][0] - 1, method
+    assert rank["bm25"][1] == rank["bm25"][0]
 
 
 def test_above_a_floor_that_nothing_reaches_hybrid_is_silent_and_the_others_are_not(past: Past) -> None:
@@ -171,5 +178,5 @@ def test_made_up_memories_are_the_same_for_the_same_seed_and_half_of_them_are_la
     assert [memory.text for memory in memories][:1] == [Writer(3, 2).memory(0).text]
     assert len({memory.id for memory in memories}) == 10
     task = Writer(3, 2).task(0, 10)
-    assert START < task.created_at
+    assert task.created_at > START
     assert sum(memory.created_at <= task.created_at for memory in memories) == 6
