@@ -15,7 +15,10 @@ _UNSEEN = re.compile(
     r"[\x00-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f\xad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff0-\ufffb"
     r"\U000e0000-\U000e0fff]"
 )
-_MARKS = re.compile(r"<(?=\||\uff5c|/?s>|/?think>|/?tool_call>|<SYS>|</SYS>|(?:start|end)_of_turn>)|\[(?=/?INST\])")
+_MARKS = re.compile(
+    r"(?i)<(?=\||\uff5c|/?s>|/?think>|/?tool_call>|/?tool_response>|/?bos>|/?eos>|/?SYS>|/?(?:start|end)_of_turn>)"
+    r"|\[(?=/?(?:INST|TOOL_CALLS|TOOL_RESULTS|AVAILABLE_TOOLS)\])"
+)
 
 _HEADS = re.compile(r"^(?:issue in |past case$)", re.MULTILINE)
 
@@ -63,7 +66,8 @@ def _block(memory: Memory) -> str:
     lines = [_LABELS[_standing(memory)]]
     lines += _quoted(memory.symptom)
     lines += _quoted(f"where: {', '.join(memory.where)}" if memory.where else "")
-    lines += _quoted(memory.fact)
+    own = memory.kind in (Kind.CASE, Kind.WARNING)
+    lines += _quoted(f"a model said of it: {memory.fact}" if own and memory.fact else memory.fact)
     if memory.change:
         lines += _quoted(f"the change ({memory.shape}):" if memory.shape else "the change:")
         lines += _quoted(memory.change, "    ")

@@ -78,9 +78,13 @@ def play_arms(
 
 def _remembered(store: Store, home: Path, config: Config, first: PocketStream, lived: Sequence[Trajectory]) -> Knowledge:
     layer, _ = open_knowledge(home / "chroma", config, store)
-    layer.remember(lessons_of_day(first, lived, config.knowledge.merged_fixes))
-    consolidate(layer.shelf, config.knowledge, layer.embedder.embed, datetime.now(UTC))
-    layer.sync()
+    try:
+        layer.remember(lessons_of_day(first, lived, config.knowledge.merged_fixes))
+        consolidate(layer.shelf, config.knowledge, layer.embedder.embed, datetime.now(UTC))
+        layer.sync()
+    except BaseException:
+        layer.close()
+        raise
     return layer
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query
@@ -34,15 +35,15 @@ def add_memory(app: FastAPI, life: Life) -> None:
         return reply.done or {}
 
     @app.get("/memory")
-    async def memory_stats() -> MemoryStats:
+    def memory_stats() -> MemoryStats:
         return stats(shelf())
 
     @app.get("/memory/versions")
-    async def versions() -> list[VersionRow]:
+    def versions() -> list[VersionRow]:
         return [VersionRow(version=str(version), at=at, why=why) for version, at, why in shelf().versions()]
 
     @app.get("/memory/handbook")
-    async def handbook(repo: Annotated[str, Query(max_length=200)] = "") -> list[HandbookRow]:
+    def handbook(repo: Annotated[str, Query(max_length=200)] = "") -> list[HandbookRow]:
         return handbooks(shelf(), repo)
 
     @app.post("/memory/search")
@@ -52,7 +53,7 @@ def add_memory(app: FastAPI, life: Life) -> None:
         return list(done.get("found", []))
 
     @app.get("/memory/show/{identity}")
-    async def show(identity: str) -> MemoryDetail:
+    def show(identity: str) -> MemoryDetail:
         try:
             return detail(shelf(), identity)
         except RecordError as error:
@@ -68,7 +69,7 @@ def add_memory(app: FastAPI, life: Life) -> None:
     async def forgets(request: ForgetRequest) -> Forgotten:
         if life.state in (State.FALLING_ASLEEP, State.ASLEEP):
             raise RefusedError("a night is being held; `sleepyctl wake-now` breaks it off, or wait for its end")
-        done = forget(life.home, life.store, life.publisher, request.trajectory, request.retire)
+        done = await asyncio.to_thread(forget, life.home, life.store, life.publisher, request.trajectory, request.retire)
         life.log.info(
             Event.KNOWLEDGE_FORGOTTEN,
             trajectory=done.trajectory,
@@ -78,6 +79,9 @@ def add_memory(app: FastAPI, life: Life) -> None:
         )
         if done.retired:
             life.ask_align()
-        if life.config.arm.recalls and done.memories:  # out of the index at once, not only when it is next asked
-            await aside(Request(do="sync", config=life.config))
+        if life.config.arm.recalls:  # out of the index at once, not only when it is next asked
+            try:
+                await aside(Request(do="scrub", config=life.config))
+            except DaemonError as error:  # it is forgotten all the same; the next recall brings the index in line
+                life.log.error(Event.DAEMON_ERROR, where="forget", error=str(error))
         return done

@@ -86,7 +86,13 @@ class Event(StrEnum):
         "why",
         "memories",
     )
-    KNOWLEDGE_REMEMBERED = "knowledge.remembered", "Attempts that are over became memories.", "trajectories", "memories"
+    KNOWLEDGE_REMEMBERED = (
+        "knowledge.remembered",
+        "Attempts that are over became memories; how often a model that distils was of no use so far.",
+        "trajectories",
+        "memories",
+        "problems",
+    )
     KNOWLEDGE_TIDIED = (
         "knowledge.tidied",
         "The night consolidated what is known.",

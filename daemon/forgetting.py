@@ -10,10 +10,11 @@ from pydantic import BaseModel, ConfigDict
 from consolidation.night import PAIRS
 from consolidation.pairs import Pair
 from consolidation.skill import Publisher
-from daemon.errors import RefusedError
+from daemon.errors import DaemonError, RefusedError
 from daemon.home import Home
 from memory.errors import RecordError
 from memory.knowledge import forgetting
+from memory.knowledge.seam import SCRUB
 from memory.store import Store
 
 
@@ -49,14 +50,20 @@ def forget(home: Home, store: Store, publisher: Publisher, identity: str, retire
     if going:
         raise RefusedError(f"attempt {identity} is still going on; forget it when it is over")
     adapters, nights = trained_on(home, store, identity)
-    for night in nights:
-        shutil.rmtree(home.nights / night, ignore_errors=True)
+    try:
+        for night in nights:
+            shutil.rmtree(home.nights / night)
+    except OSError as error:
+        raise DaemonError(f"the files of a night could not be removed ({error}); nothing is forgotten yet") from error
+    retired = publisher.retire(adapters, f"it had learnt from attempt {identity}, which was forgotten") if retire else set()
+    store.set_note(SCRUB, "1")  # until the index is made anew without it
     removed = forgetting.forget(store, identity)
-    retired = sorted(
-        publisher.retire(adapters, f"it had learnt from attempt {identity}, which was forgotten") if retire else ()
-    )
     return Forgotten(
-        trajectory=identity, memories=sum(removed.values()), nights=nights, adapters=sorted(adapters), retired=retired
+        trajectory=identity,
+        memories=sum(removed.values()),
+        nights=nights,
+        adapters=sorted(adapters),
+        retired=sorted(retired),
     )
 
 

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 Distil = Callable[[Trajectory, Task, MergedFix | None], Sequence[Memory]]
 BATCH = 64
+TIDYING = "knowledge.tidying"
+"""Note of the night that last began to consolidate."""
 
 
 def open_knowledge(folder: Path, config: Config, store: Store, held_out: Set[str] = frozenset()) -> tuple[Knowledge, str]:
@@ -55,10 +57,11 @@ class Knowing:
         emit: Callable[..., None],
         model: Model,
         fix: Callable[[Task], MergedFix | None],
+        belongs: Callable[[str], bool],
         held_out: Callable[[], Set[str]],
     ) -> None:
         self._home, self._config, self._store, self._emit = home, config, store, emit
-        self._model, self._fix, self._held_out = model, fix, held_out
+        self._model, self._fix, self._belongs, self._held_out = model, fix, belongs, held_out
         self._lock = threading.Lock()
         self._open: Knowledge | None = None
         self._distil: Distil = distil
@@ -86,13 +89,16 @@ class Knowing:
     def catch_up(self, checkpoint: Callable[[], None] = lambda: None) -> None:
         """Remember every attempt of this arm that is over, and was not remembered yet."""
         layer = self.layer()
-        waiting = layer.shelf.undistilled(self._store.lived(("", self._config.arm)))
+        lived = self._store.lived(("", self._config.arm))
+        fresh = layer.shelf.undistilled(list(lived))
+        waiting = [identity for identity in fresh if not lived[identity] or self._belongs(lived[identity])]
         tasks = {task.id: task for task in self._store.tasks()} if waiting else {}
         for start in range(0, len(waiting), BATCH):
             checkpoint()
             ids = waiting[start : start + BATCH]
             kept = layer.remember({identity: self._lessons(identity, tasks) for identity in ids})
-            self._emit(Event.KNOWLEDGE_REMEMBERED, trajectories=len(ids), memories=len(kept))
+            problems = getattr(self._distil, "problems", 0)
+            self._emit(Event.KNOWLEDGE_REMEMBERED, trajectories=len(ids), memories=len(kept), problems=problems)
 
     def _lessons(self, identity: str, tasks: Mapping[str, Task]) -> Sequence[Memory]:
         trajectory = self._store.trajectory(identity)
@@ -114,7 +120,9 @@ class Knowing:
             layer = self.layer()
         except KnowledgeError as error:
             raise ModelUnavailable(str(error)) from error
-        pair(self._store, layer.shelf, live)
+        if self._store.note(TIDYING) != night:  # done again after a kill, it may be consolidated already
+            pair(self._store, layer.shelf, live)
+            self._store.set_note(TIDYING, night)
         done: Tidied = consolidate(layer.shelf, self._config.knowledge, layer.embedder.embed, datetime.now(UTC), night)
         layer.sync()
         told = done.model_dump(mode="json")
@@ -122,13 +130,13 @@ class Knowing:
         return told
 
     def asked(self, what: str, query: str, repo: str, most: int) -> dict[str, Any]:
-        """`search`, `sync` or `rebuild` the knowledge of a repository, for its owner; what there is to tell of it."""
+        """`search` the knowledge, `rebuild` its index or `scrub` what was forgotten from it; what there is to tell of it."""
         layer = self.layer()
         if what == "search":
             return {"found": found_rows(layer, query, repo, most)}
         if what == "rebuild":
             return rebuilt(layer)
-        return {"version": layer.sync()}
+        return {"version": layer.scrub()}
 
     def close(self) -> None:
         """Let go of the index."""

@@ -20,7 +20,7 @@ def space_of(config: Config) -> str:
     """The space of the configured arm. Another arm, stream or way to make memories has another one."""
     tasks = config.tasks
     stream = [tasks.source, tasks.seed] if tasks.source == POCKET else [tasks.source]
-    made = content_hash([*stream, config.knowledge.merged_fixes, config.knowledge.distiller])
+    made = content_hash([*stream, config.knowledge.merged_fixes, config.knowledge.distiller, config.knowledge.space])
     return f"{config.arm}-{made[:8]}"
 
 

@@ -72,7 +72,7 @@ class Work:
         self.server = _server(home, config.model)
         self.model = open_model(config.model, config.night.threads, self.server.provide if self.server else None)
         self.publisher = Publisher(home.live, AdapterStore(home.adapters), self.align)
-        self.knowing = Knowing(home, config, store, emit, self.model, self._fix, self._held_out)
+        self.knowing = Knowing(home, config, store, emit, self.model, self._fix, self._belongs, self._held_out)
 
     def align(self, routes: Mapping[str, Path]) -> None:
         """Have the server's aliases lead to what is, or is about to be, live; nothing to do for engines in this process."""
@@ -218,6 +218,17 @@ class Work:
         tasks = self.config.tasks
         _, examined = held_out_base_tasks(tasks.seed, tasks.pocket_repos, self.config.guard.tasks)
         return frozenset(task.id for task in examined) | frozenset(held_out())
+
+    def _belongs(self, task_id: str) -> bool:
+        """Whether a task is one of the configured stream, or of the owner's own."""
+        if (self.home.tasks / f"{task_id}.json").is_file():
+            return True
+        if isinstance(self.source, PocketSource):
+            return self.source.has(task_id) and task_id.split("-")[-2] == str(self.config.tasks.seed)
+        try:
+            return self.source.has(task_id)
+        except EvalError:  # what the stream is made of is no longer here
+            return False
 
     def _fix(self, task: Task) -> MergedFix | None:
         """What upstream merged for a task that is over, if that is known here."""

@@ -37,7 +37,7 @@ class Request(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    do: Literal["play", "night", "align", "search", "rebuild", "sync"]
+    do: Literal["play", "night", "align", "search", "rebuild", "scrub"]
     config: Config
     count: int = 0
     query: str = ""
@@ -46,7 +46,7 @@ class Request(BaseModel):
     """Given back with the reply."""
 
 
-SIDE = ("search", "sync")
+SIDE = ("search", "scrub")
 
 
 class Reply(BaseModel):
@@ -66,10 +66,11 @@ class Desk:
         self.stopping = False
         self._out = threading.Lock()
         self._requests: queue.SimpleQueue[Request] = queue.SimpleQueue()
-        self._busy = threading.Lock()
+        self._waiting = 0
+        self._counting = threading.Lock()
         self._aside = ThreadPoolExecutor(max_workers=1)
-        self.beside: Callable[[Request], dict[str, Any]] | None = None
-        """Answers requests of `SIDE` while another one is carried out, once it can."""
+        self._ready = threading.Event()
+        self._beside: Callable[[Request], dict[str, Any]] | None = None
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         threading.Thread(target=self._listen, daemon=True).start()
@@ -78,23 +79,46 @@ class Desk:
         self.stopping = True
 
     def _listen(self) -> None:
-        for line in sys.stdin:
-            request = Request.model_validate_json(line)
-            if request.do in SIDE and self._busy.locked() and self.beside is not None:
-                self._aside.submit(self.carry_out, request, self.beside)
-            else:
-                self._requests.put(request)
+        try:
+            for line in sys.stdin:
+                request = Request.model_validate_json(line)
+                if request.do in SIDE and self._waiting:
+                    self._aside.submit(self._beside_the_work, request)
+                else:
+                    self._put(request)
+        except ValueError:  # a daemon of another version
+            os._exit(1)
         os._exit(0)  # the daemon is gone; what is open stays open for the next one
 
-    def next(self) -> Request:
-        """Wait for a request."""
-        return self._requests.get()
+    def _put(self, request: Request) -> None:
+        with self._counting:
+            self._waiting += 1
+        self._requests.put(request)
 
     @contextmanager
-    def busy(self) -> Iterator[None]:
-        """Something is being done: what can be done beside it is."""
-        with self._busy:
-            yield
+    def next(self) -> Iterator[Request]:
+        """Wait for a request; as long as the block runs, what can be done beside it is."""
+        request = self._requests.get()
+        try:
+            yield request
+        finally:
+            with self._counting:
+                self._waiting -= 1
+
+    def beside(self, do: Callable[[Request], dict[str, Any]] | None) -> None:
+        """From now on this answers requests of `SIDE` while another one is carried out; None while nothing can."""
+        self._beside = do
+        self._ready.set() if do is not None else self._ready.clear()
+
+    def _beside_the_work(self, request: Request) -> None:
+        while not self._ready.wait(0.1):
+            if not self._waiting:  # what was being done has failed before anything could
+                self._put(request)
+                return
+        if (do := self._beside) is not None:
+            self.carry_out(request, do)
+        else:
+            self._put(request)
 
     def carry_out(self, request: Request, do: Callable[[Request], dict[str, Any]]) -> None:
         """Do it, and reply, whatever comes of it."""
@@ -139,19 +163,20 @@ def serve(home: Home, desk: Desk) -> None:
             if lost := store.interrupted():
                 desk.emit(Event.TASK_INTERRUPTED, attempts=lost)
             if work is None or work.config != request.config:
+                desk.beside(None)
                 if work is not None:
                     work.close()
+                work = None
                 work = Work(home, request.config, store, desk.emit, lambda: desk.stopping)
-                desk.beside = work.do
+                desk.beside(work.do)
             return work.do(request)
 
         while not desk.stopping:
-            request = desk.next()
-            try:
-                with desk.busy():
+            with desk.next() as request:
+                try:
                     desk.carry_out(request, do)
-            except Stopped:
-                desk.reply(Reply(number=request.number, stopped=True))
+                except Stopped:
+                    desk.reply(Reply(number=request.number, stopped=True))
         if work is not None:
             work.close()
 

@@ -15,7 +15,7 @@ from daemon.events import Event
 from daemon.home import Home
 from daemon.worker import Reply, Request
 
-LINE_LIMIT = 1 << 20
+LINE_LIMIT = 16 << 20
 ERRORS = "worker.stderr"
 OnEvent = Callable[[str, dict[str, Any]], None]
 
@@ -33,6 +33,7 @@ class Worker:
         self.busy = False
         self._leaving = False
         self._asked = 0
+        self._starting = asyncio.Lock()
         self._waiting: dict[int, asyncio.Future[Reply]] = {}
         self._process: asyncio.subprocess.Process | None = None
         self._listening: asyncio.Task[None] | None = None
@@ -128,6 +129,10 @@ class Worker:
             process.kill()
 
     async def _running(self) -> asyncio.subprocess.Process:
+        async with self._starting:
+            return await self._started()
+
+    async def _started(self) -> asyncio.subprocess.Process:
         if self._process is None or self._process.returncode is not None:
             with (self.home.logs / ERRORS).open("ab") as errors:
                 errors.truncate(0)

@@ -14,6 +14,7 @@ from contextlib import closing
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DatabaseError
 
 from memory.errors import StoreVersionError, UnreadableStoreError
 
@@ -155,18 +156,31 @@ def _life(connection: Connection) -> None:
         connection.exec_driver_sql(statement)
 
 
+_SETTLED = (
+    *("id", "task_id", "repo", "system", "model", "adapter", "origin", "attempt", "started_at", "config_hash"),
+    *("sandbox", "outcome", "reason", "arm", "knowledge", "imported"),
+)
+"""Columns of an ended attempt that stay as they are while its prompt is cut: all but the prompt."""
+
+
 def _knowledge(connection: Connection) -> None:
     for statement in (
         "ALTER TABLE trajectories ADD COLUMN arm TEXT NOT NULL DEFAULT ''",
         "ALTER TABLE trajectories ADD COLUMN knowledge TEXT NOT NULL DEFAULT ''",
         "ALTER TABLE trajectories ADD COLUMN imported TEXT NOT NULL DEFAULT ''",
-        # An attempt still ends once; but its owner may have what it says removed.
+        # An attempt still ends once; but its owner may have what it says removed, and its prompt cut to its own end.
         "DROP TRIGGER an_attempt_ends_once",
-        """
+        f"""
         CREATE TRIGGER an_attempt_ends_once BEFORE UPDATE ON trajectories
         WHEN OLD.outcome IS NOT NULL AND NOT (
             NEW.id = OLD.id AND NEW.task_id = OLD.task_id AND NEW.outcome = OLD.outcome
             AND NEW.started_at = OLD.started_at AND NEW.prompt = '' AND NEW.reason = 'forgotten'
+        ) AND NOT (
+            {" AND ".join(f"NEW.{name} IS OLD.{name}" for name in _SETTLED)}
+            AND length(CAST(NEW.prompt AS BLOB)) < length(CAST(OLD.prompt AS BLOB))
+            AND substr(
+                CAST(OLD.prompt AS BLOB), length(CAST(OLD.prompt AS BLOB)) - length(CAST(NEW.prompt AS BLOB)) + 1
+            ) = CAST(NEW.prompt AS BLOB)
         )
         BEGIN SELECT RAISE(ABORT, 'this attempt has already ended'); END
         """,
@@ -200,6 +214,7 @@ def _knowledge(connection: Connection) -> None:
         CREATE TABLE memory_uses (
             memory INTEGER NOT NULL REFERENCES memories (number) ON DELETE CASCADE,
             trajectory_id TEXT NOT NULL,
+            cited BOOLEAN NOT NULL DEFAULT 0,
             PRIMARY KEY (memory, trajectory_id)
         )
         """,
@@ -211,6 +226,7 @@ def _knowledge(connection: Connection) -> None:
             hash TEXT NOT NULL,
             at TEXT NOT NULL,
             why TEXT NOT NULL,
+            restored INTEGER CHECK (restored < number),
             PRIMARY KEY (space, number)
         )
         """,
@@ -233,18 +249,37 @@ def _knowledge(connection: Connection) -> None:
             PRIMARY KEY (space, trajectory_id)
         )
         """,
-        "CREATE TABLE forgotten (trajectory_id TEXT PRIMARY KEY NOT NULL, at TEXT NOT NULL)",
+        # The task is named only where it was the attempt's own: an imported session.
+        """
+        CREATE TABLE forgotten (
+            trajectory_id TEXT PRIMARY KEY NOT NULL,
+            at TEXT NOT NULL,
+            task_id TEXT NOT NULL DEFAULT ''
+        )
+        """,
+        "CREATE INDEX forgotten_by_task ON forgotten (task_id)",
         """
         CREATE TRIGGER a_memory_never_changes BEFORE UPDATE OF space, id, trajectory_id, repo, kind, created_at ON memories
         BEGIN SELECT RAISE(ABORT, 'a memory never changes'); END
         """,
-        """
-        CREATE VIRTUAL TABLE memory_words
-        USING fts5(place, words, tokenize="unicode61 remove_diacritics 0 tokenchars '_.'")
-        """,
-        "CREATE VIRTUAL TABLE memory_terms USING fts5vocab(memory_words, 'row')",
     ):
         connection.exec_driver_sql(statement)
+    make_words(connection)
+
+
+def make_words(connection: Connection) -> None:
+    """Make the table of the words of memories, empty, in place of one that may be damaged."""
+    define = """CREATE VIRTUAL TABLE {} USING fts5(place, words, tokenize="unicode61 remove_diacritics 0 tokenchars '_.'")"""
+    try:
+        connection.exec_driver_sql("DROP TABLE IF EXISTS memory_words")
+    except DatabaseError:  # FTS5 drops only what it can open: have its own tables look as new
+        connection.exec_driver_sql(define.format("memory_words_anew"))
+        for part in ("data", "idx", "content", "docsize", "config"):  # https://sqlite.org/fts5.html#fts5_data_structures
+            connection.exec_driver_sql(f"DELETE FROM memory_words_{part}")
+            connection.exec_driver_sql(f"INSERT INTO memory_words_{part} SELECT * FROM memory_words_anew_{part}")
+        connection.exec_driver_sql("DROP TABLE memory_words_anew")
+        connection.exec_driver_sql("DROP TABLE memory_words")
+    connection.exec_driver_sql(define.format("memory_words"))
 
 
 MIGRATIONS: tuple[Migration, ...] = (

@@ -31,10 +31,12 @@ NIGHTS = table("nights", column("id"), column("started_at"), column("ended_at"),
 RESULTS = table("task_results", column("task_id"), column("trajectory_id"), column("number"))
 NIGHT_STEPS = table("night_steps", *(column(name) for name in ("night_id", "name", "number", "ended_at", "result")))
 NOTES = table("notes", column("name"), column("value"))
-FORGOTTEN = table("forgotten", column("trajectory_id"), column("at"))
+FORGOTTEN = table("forgotten", column("trajectory_id"), column("at"), column("task_id"))
 
 BATCH = 500
 INTERRUPTED = "interrupted"
+IMPORTED = "imported-"
+"""How the id of a task begins that is an imported session's own."""
 
 
 class Store(Database):
@@ -74,15 +76,20 @@ class Store(Database):
                 row = {"task_id": trajectory.task_id, "trajectory_id": trajectory.id, "number": number}
                 connection.execute(insert(RESULTS).values(row))
 
-    def import_trajectories(self, trajectories: Sequence[Trajectory]) -> None:
-        """Record attempts that ended elsewhere, all or none. Raises `RecordError` for a taken, open or forgotten one."""
+    def import_trajectories(self, trajectories: Sequence[Trajectory], tasks: Sequence[Task] = ()) -> None:
+        """Record attempts that ended elsewhere, and tasks not known yet, all or none.
+
+        Raises `RecordError` for an attempt that is taken, open or forgotten, and for more of a forgotten session.
+        """
         with self.writing("an imported attempt") as connection:
+            known = set(connection.execute(select(TASKS.c.id).where(TASKS.c.id.in_([task.id for task in tasks]))).scalars())
+            _add_tasks(connection, [task for task in tasks if task.id not in known])
             for trajectory in trajectories:
                 if trajectory.outcome is None:
                     raise RecordError(f"attempt {trajectory.id} has no outcome; only ended attempts can be imported")
                 if connection.execute(select(TRAJECTORIES.c.id).where(TRAJECTORIES.c.id == trajectory.id)).first():
                     raise RecordError(f"attempt {trajectory.id} is already recorded; only new ones can be imported")
-                if connection.execute(select(FORGOTTEN.c.at).where(FORGOTTEN.c.trajectory_id == trajectory.id)).first():
+                if connection.execute(select(FORGOTTEN.c.at).where(_forgotten(trajectory.id, trajectory.task_id))).first():
                     raise RecordError(f"attempt {trajectory.id} was forgotten; leave it out")
                 head = trajectory.model_dump(exclude={"steps"}) | {"started_at": _stamp(trajectory.started_at)}
                 connection.execute(insert(TRAJECTORIES).values(head | {"outcome": None, "reason": ""}))
@@ -106,13 +113,7 @@ class Store(Database):
     def add_tasks(self, tasks: Sequence[Task]) -> None:
         """Remember several tasks, all or none; see `add_task`. A task's place in its stream may move; the first one is kept."""
         with self.writing() as connection:
-            for task in tasks:
-                body = task.model_copy(update={"created_at": _aware(task.created_at)}).model_dump_json()
-                known = connection.execute(select(TASKS.c.body).where(TASKS.c.id == task.id)).scalar()
-                if known is None:
-                    connection.execute(insert(TASKS).values(id=task.id, body=body))
-                elif Task.model_validate_json(known).model_copy(update={"position": task.position}) != task:
-                    raise RecordError(f"task {task.id} is already recorded with other content; give the changed task a new id")
+            _add_tasks(connection, tasks)
 
     def tasks(self) -> list[Task]:
         """Every task, in the order in which they were added."""
@@ -156,17 +157,19 @@ class Store(Database):
         with self.reading() as connection:
             return list(_told(connection, *where))
 
-    def lived(self, arms: Sequence[str]) -> list[str]:
-        """Ids of the attempts that decided a task in one of these arms, and of imported ones, by start."""
-        decided = TRAJECTORIES.c.id.in_(select(RESULTS.c.trajectory_id)) & TRAJECTORIES.c.arm.in_(list(arms))
-        chosen = select(TRAJECTORIES.c.id).where(decided | (TRAJECTORIES.c.imported != ""))
+    def lived(self, arms: Sequence[str]) -> dict[str, str]:
+        """The attempts that decided a task in one of these arms, and imported ones: id to task (empty for these), by start."""
+        columns = TRAJECTORIES.c
+        decided = columns.id.in_(select(RESULTS.c.trajectory_id)) & columns.arm.in_(list(arms))
+        chosen = select(columns.id, columns.task_id, columns.imported).where(decided | (columns.imported != ""))
         with self.reading() as connection:
-            return list(connection.execute(chosen.order_by(TRAJECTORIES.c.started_at, TRAJECTORIES.c.id)).scalars())
+            rows = connection.execute(chosen.order_by(columns.started_at, columns.id)).all()
+        return {row.id: "" if row.imported else row.task_id for row in rows}
 
-    def is_forgotten(self, trajectory_id: str) -> bool:
-        """Whether its owner had an attempt forgotten."""
+    def is_forgotten(self, trajectory_id: str, task_id: str = "") -> bool:
+        """Whether its owner had an attempt forgotten, or another version of the imported session that this task is."""
         with self.reading() as connection:
-            known = select(FORGOTTEN.c.at).where(FORGOTTEN.c.trajectory_id == trajectory_id)
+            known = select(FORGOTTEN.c.at).where(_forgotten(trajectory_id, task_id))
             return connection.execute(known).first() is not None
 
     def failures(self, task_id: str) -> int:
@@ -321,6 +324,21 @@ def _told(connection: Connection, *where: ColumnElement[bool]) -> Iterator[Traje
             steps[str(step.pop("trajectory_id"))].append(step)
         for head in batch:
             yield Trajectory.model_validate({**head, "steps": steps[head["id"]]})
+
+
+def _add_tasks(connection: Connection, tasks: Sequence[Task]) -> None:
+    for task in tasks:
+        body = task.model_copy(update={"created_at": _aware(task.created_at)}).model_dump_json()
+        known = connection.execute(select(TASKS.c.body).where(TASKS.c.id == task.id)).scalar()
+        if known is None:
+            connection.execute(insert(TASKS).values(id=task.id, body=body))
+        elif Task.model_validate_json(known).model_copy(update={"position": task.position}) != task:
+            raise RecordError(f"task {task.id} is already recorded with other content; give the changed task a new id")
+
+
+def _forgotten(trajectory_id: str, task_id: str) -> ColumnElement[bool]:
+    same = FORGOTTEN.c.trajectory_id == trajectory_id
+    return same | (FORGOTTEN.c.task_id == task_id) if task_id.startswith(IMPORTED) else same
 
 
 def _refuse_ended(connection: Connection, trajectory_id: str) -> None:

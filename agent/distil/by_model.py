@@ -127,10 +127,10 @@ def _is_its_own(memory: Memory) -> bool:
 
 
 def _improved(memory: Memory, told: Told, name: str, terse: bool) -> Memory:
-    """The memory in the model's words; a terse case keeps the issue, which is how the pocket model knows cases."""
+    """The memory in the model's words; a verified case keeps its symptom, for what a model says of it is not verified."""
     changed: dict[str, object] = {"distiller": name}
     symptom = plain(told.symptom.strip(), MAX_SYMPTOM)
-    if symptom and not terse:
+    if symptom and not terse and not memory.verified:
         changed["symptom"] = symptom
     lesson = _line(told.lesson, MAX_TRIED if memory.kind is Kind.WARNING else MAX_FACT_CHARS)
     if lesson and memory.kind is Kind.WARNING:
@@ -143,7 +143,7 @@ def _improved(memory: Memory, told: Told, name: str, terse: bool) -> Memory:
 def _conventions(attempt: Memory, told: Told, name: str, known: set[str]) -> list[Memory]:
     facts = dict.fromkeys(_line(fact, MAX_FACT_CHARS) for fact in told.conventions[:CONVENTIONS])
     empty: dict[str, object] = {"symptom": "", "where": (), "change": "", "shape": "", "tried": ()}
-    change = empty | {"kind": Kind.CONVENTION, "distiller": name}
+    change = empty | {"kind": Kind.CONVENTION, "distiller": name, "verified": False}
     return [attempt.model_copy(update={**change, "fact": fact}) for fact in facts if fact and fact not in known]
 
 

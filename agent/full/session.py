@@ -69,7 +69,7 @@ class Full:
     def digest(self) -> str:
         """See `Toolkit`."""
         tools = [[tool.name, tool.description, tool.schema] for tool in self.tools]
-        return content_hash([self.name, self.system, tools])
+        return content_hash([self.name, self.system, tools, prompt("recalled")])
 
     def prompt(self, task: Task, recalled: Recalled) -> str:
         """See `Toolkit`."""

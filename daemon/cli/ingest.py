@@ -10,6 +10,8 @@ import typer
 
 from daemon.cli.options import HomeOption, Json, note, print_json, print_table
 
+INTERRUPTED = 130
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -33,24 +35,33 @@ def ingest(
 ) -> None:
     """Import sessions of SWE-agent, mini-swe-agent and Claude Code. Secrets are taken out before anything is stored.
 
-    They are used for knowledge, not for training. Exit code 1 if a file had a problem.
+    They are used for knowledge, not for training. Exit code 1 if a file had a problem; after Ctrl-C the same command goes on.
     """
     from daemon.home import Home, daemon_in
+    from memory.errors import RecordError
     from memory.ingest.ingest import Bundle, files, keep, new_of, read
 
     place = Home.at(home)
     running = place.root.is_dir() and daemon_in(place) is not None
     reports: list[FileReport] = []
     with _store(place, dry_run or running) as store:
-        for path, report in files(paths):
-            found: list[Trajectory] = []
-            if report is None:
-                report, found = read(path, repo)
-            if (new := new_of(found, store, report)) and not dry_run:
-                bundle = Bundle.of(new)
-                _hand_over(place, bundle) if running or store is None else keep(store, bundle)
-            reports.append(report)
-    _tell(reports, as_json)
+        try:
+            for path, report in files(paths):
+                found: list[Trajectory] = []
+                if report is None:
+                    report, found = read(path, repo)
+                if (new := new_of(found, store, report)) and not dry_run:
+                    try:
+                        bundle = Bundle.of(new)
+                        _hand_over(place, bundle) if running or store is None else keep(store, bundle)
+                    except RecordError as error:
+                        report.problem = str(error)
+                reports.append(report)
+        except KeyboardInterrupt:
+            note("stopped; the sessions of these files are kept, and the same command goes on from here")
+            raise typer.Exit(INTERRUPTED) from None
+        finally:  # what was kept before a full disk, too
+            _tell(reports, as_json)
     if running and not dry_run:
         note("a daemon runs: the redacted sessions were put into its inbox")
     if any(report.problem for report in reports):
@@ -76,14 +87,17 @@ def _store(home: Home, read_only: bool) -> Iterator[Store | None]:
 
 
 def _hand_over(home: Home, bundle: Bundle) -> None:
-    """Put a bundle into the inbox, whole: written beside it, so that it is never seen half."""
+    """Put a bundle into the inbox, whole. Raises `DaemonError` where that cannot be written to."""
+    from daemon.errors import DaemonError
     from memory.files import write_whole
     from memory.hashing import content_hash
     from memory.ingest.ingest import BUNDLE
 
     name = f"{content_hash([trajectory.id for trajectory in bundle.trajectories])}{BUNDLE}"
-    write_whole(home.root / f".{name}", bundle.model_dump_json())
-    (home.root / f".{name}").replace(home.inbox / name)
+    try:
+        write_whole(home.inbox / name, bundle.model_dump_json())
+    except OSError as error:
+        raise DaemonError(f"{home.inbox} cannot be written to ({error}); the rest is for the next time") from error
 
 
 def _tell(reports: list[FileReport], as_json: bool) -> None:

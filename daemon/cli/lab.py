@@ -182,7 +182,7 @@ def bench_memory(
     from daemon.home import Home
     from eval.bench_memory import bench_memory as measure
     from eval.errors import EvalError
-    from eval.swebench.dataset import KIND, read
+    from eval.swebench.dataset import KIND, Dataset, read
     from memory.knowledge.embedders import open_embedder
 
     try:
@@ -194,8 +194,9 @@ def bench_memory(
     console, settings = Console(stderr=True), load_config(config).knowledge
     named = os.environ.get("SLEEPYD_DATA")
     folder = Path(named) if named else Home.at(home).places.data
+    found: Dataset | str
     try:
-        found = read(data or folder / f"{KIND}.json")
+        found = read(data.expanduser() if data else folder / f"{KIND}.json")
     except EvalError as error:
         if data is not None:
             raise

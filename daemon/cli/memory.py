@@ -171,7 +171,8 @@ def memory_forget(
 
     place = Home.at(home)
     try:
-        done = ask(place.socket, "POST", "/memory/forget", {"trajectory": trajectory, "retire": retire})
+        body = {"trajectory": trajectory, "retire": retire}
+        done = ask(place.socket, "POST", "/memory/forget", body, timeout=REBUILD_SECONDS)
     except NoDaemonError:
         done = _forgotten(place, trajectory, retire)
     if as_json:
@@ -189,12 +190,13 @@ def _forgotten(place: Home, trajectory: str, retire: bool) -> dict[str, Any]:
     from consolidation.adapters import AdapterStore
     from consolidation.skill import Publisher
     from daemon.forgetting import forget
+    from daemon.run import read_config
 
     with _alone(place) as store:
         done = forget(place, store, Publisher(place.live, AdapterStore(place.adapters)), trajectory, retire)
-        if done.memories and place.chroma.is_dir():
+        if place.chroma.is_dir() or read_config(place).knowledge.url:
             with _layer(place, store) as layer:
-                layer.sync()
+                layer.scrub()
     return done.model_dump(mode="json")
 
 

@@ -11,22 +11,33 @@ _LONG = re.compile(r"(?<![A-Za-z0-9+/_-])[A-Za-z0-9+/_-]{24,}={0,2}")
 _UUID = re.compile(
     r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}|(?:(?<=/blob/)|(?<=/tree/)|(?<=/commit/))[0-9a-f]{40}"
 )
-_HEX = re.compile(r"(?:0x)?[0-9a-fA-F]{24,}")
 _WORDS = re.compile(
     r"(?=[A-Z]?[a-z]*[aeiou]|[A-Z]*[AEIOU])(?:[A-Z]?[a-z]{4,}|[A-Z]{5,})"
     r"|(?<![A-Za-z0-9])(?:[A-Z]?[a-z]+|[A-Z]+)(?![A-Za-z0-9])"
 )
 _ALONE = re.compile(r"(?<![A-Za-z0-9])\d+(?![A-Za-z0-9])")
-# What stands before a commit id or a checksum: git's words, `sha256:` and `sha512-` of lock files and images, `h1:` of go.sum.
-_BEFORE = re.compile(
-    r"(?:\b(?:commit|tree|parent|object|merge|merge-base|revision|rev|ref|from|to|at|HEAD|oid|sha|sha1|Updating)"
-    r"[\"']?[:=]?[ \"']*"
-    r"|(?:^|[\s.])[0-9a-f]{7,40}(?:\.\.\.?| )|\b(?:sha|md)\d{1,3}[\"']?(?:[-:= ]|: )[ \"']*|\bh1:"
-    r"|\b(?:checksum|integrity|digest|hash|md5)[\"']?\s?[:=]\s?[\"']?)$",
-    re.IGNORECASE,
+# What git writes before a commit id. `to`, `from` and `at` are words of everybody's: they count only in git's own phrases.
+_GIT = re.compile(
+    r"(?:\b(?:commit|tree|parent|object|merge|merge-base|revision|rev|ref|HEAD|oid|sha|sha1|Updating"
+    r"|moving (?:from(?: \S{1,60} to)?|to)|(?:now|was|detached) (?:at|from))[\"']?[:=]?[ \"']*|(?-i:^From )"
+    r"|(?:^|[\s.])[0-9a-f]{7,40}(?:\.\.\.?| ))$",
+    re.IGNORECASE | re.MULTILINE,
 )
 _AFTER = re.compile(r"\.\.\.?[0-9a-f]|\s+refs/")
-_SUM = re.compile(r"^[0-9a-f]{32,128} [ *](?=\S*[./]\S*\r?$)", re.MULTILINE)
+_ID = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+# What stands before a checksum: `sha256:` of images and lock files; and before one that may be in base64, or in it.
+_CHECKSUM = re.compile(
+    r"(?:\b(?:sha|md)\d{1,3}[\"']?(?:[-:= ]|: )[ \"']*|\b(?:digest|hash|md5)[\"']?\s?[:=]\s?[\"']?)$", re.IGNORECASE
+)
+_ANNOUNCED = re.compile(
+    r"(?:\bsha(?:1|224|256|384|512)[:=]|\bh1:|\b(?:checksum|integrity)[\"']?(?:\s?[:=]\s?| )[\"']?)$", re.IGNORECASE
+)
+_SUM = re.compile(r"(?:[0-9a-fA-F]{32}|[0-9a-fA-F]{40}|[0-9a-fA-F]{56}|[0-9a-fA-F]{64}|[0-9a-fA-F]{96}|[0-9a-fA-F]{128})")
+# The lengths are those of SHA-1, 224, 256, 384, 512; Yarn puts the version of its cache before one in hexadecimal digits.
+_IN_BASE64 = re.compile(
+    rf"(sha\d{{1,3}}-)?(?:[\w+/-]{{27}}|[\w+/-]{{38}}|[\w+/-]{{43}}|[\w+/-]{{64}}|[\w+/-]{{86}})={{0,2}}|\d+c\d/{_SUM.pattern}"
+)
+_OF_A_FILE = re.compile(r"^[0-9a-f]{32,128} [ *](?=\S*[./]\S*\r?$)", re.MULTILINE)
 
 
 def high_entropy(text: str) -> list[tuple[int, int]]:
@@ -46,11 +57,14 @@ def high_entropy(text: str) -> list[tuple[int, int]]:
 
 
 def _known_hash(text: str, start: int, end: int) -> bool:
-    if _BEFORE.search(text[max(0, start - 48) : start]):
+    """Whether it has the shape of a commit id or of a checksum, and stands where git or a lock file puts one."""
+    before, token = text[max(0, start - 96) : start], text[start:end]
+    if _ID.fullmatch(token) and (_GIT.search(before) or _AFTER.match(text, end)):
         return True
-    if _HEX.fullmatch(text, start, end) is None:
-        return False
-    return _AFTER.match(text, end) is not None or _SUM.match(text, start) is not None
+    if _SUM.fullmatch(token) and (_CHECKSUM.search(before) or _ANNOUNCED.search(before) or _OF_A_FILE.match(text, start)):
+        return True
+    coded = _IN_BASE64.fullmatch(token)
+    return coded is not None and (coded[1] is not None or _ANNOUNCED.search(before) is not None)
 
 
 def _drawn(token: str) -> bool:

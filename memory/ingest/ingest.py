@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import IO
 
 from pydantic import BaseModel, ConfigDict
+from sqlalchemy import Connection, select
 
 from memory.errors import RecordError
 from memory.ingest import claude_code, mini_swe_agent, swe_agent
 from memory.ingest.redaction import Redactor
 from memory.ingest.sessions import Session, SessionError, Skipped, parsed, task_of, trajectory_of
-from memory.store import Store
+from memory.store import TASKS, TRAJECTORIES, Store
 from memory.tasks import Task
 from memory.trajectories import Outcome, Trajectory
 
@@ -78,23 +79,31 @@ def files(paths: Sequence[Path]) -> Iterator[tuple[Path, FileReport | None]]:
             yield path, None
             continue
         root, found = path.resolve(), False
-        for folder, folders, names in os.walk(path):
+        closed: list[OSError] = []
+        for folder, folders, names in os.walk(path, onerror=closed.append):
             folders.sort()
             for file in (Path(folder, name) for name in sorted(names) if name.endswith(SUFFIXES)):
                 found = True
                 yield file, _left_out(file, root)
-        if not found:
-            yield path, FileReport(file=str(path), problem=f"no file in it ends in {', '.join(SUFFIXES)}")
+        for error in closed:
+            yield Path(error.filename), FileReport(file=shown(error.filename), problem=error.strerror or str(error))
+        if not found and not closed:
+            yield path, FileReport(file=shown(path), problem=f"no file in it ends in {', '.join(SUFFIXES)}")
+
+
+def shown(path: Path | str) -> str:
+    """A path as proper text: what of it is no UTF-8 becomes a mark."""
+    return os.fsencode(path).decode("utf-8", "replace")
 
 
 def _left_out(file: Path, root: Path) -> FileReport | None:
     try:
         if file.is_symlink() and not file.resolve().is_relative_to(root):
-            return FileReport(file=str(file), notes=["a link that leads out of the folder; left out"])
+            return FileReport(file=shown(file), notes=["a link that leads out of the folder; left out"])
         if not file.is_file():
-            return FileReport(file=str(file), notes=["no regular file; left out"])
+            return FileReport(file=shown(file), notes=["no regular file; left out"])
     except (OSError, RuntimeError) as error:  # RuntimeError: a link in a loop
-        return FileReport(file=str(file), problem=str(error))
+        return FileReport(file=shown(file), problem=str(error))
     return None
 
 
@@ -103,7 +112,7 @@ def read(path: Path, repo: str = "") -> tuple[FileReport, list[Trajectory]]:
 
     `repo` is the repository to record instead of the one that the file names.
     """
-    report, skipped, redactor = FileReport(file=str(path)), Skipped(), Redactor()
+    report, skipped, redactor = FileReport(file=shown(path)), Skipped(), Redactor()
     trajectories: list[Trajectory] = []
     try:
         with _opened(path) as file:
@@ -173,35 +182,46 @@ def tasks_of(trajectories: Sequence[Trajectory]) -> list[Task]:
 
 def new_of(trajectories: Sequence[Trajectory], store: Store | None, report: FileReport) -> list[Trajectory]:
     """Those that are not in the store yet, each once; what is known of them is noted in the report."""
-    tasks = {task.id for task in store.tasks()} if store is not None else set()
     new: dict[str, Trajectory] = {}
     for trajectory in trajectories:
-        if trajectory.id in new or (store is not None and _is_known(store, trajectory.id)):
+        is_known, continues = _known(store, trajectory) if store is not None else (False, False)
+        if trajectory.id in new or is_known:
             report.known += 1
             continue
-        if store is not None and store.is_forgotten(trajectory.id):
+        if store is not None and store.is_forgotten(trajectory.id, trajectory.task_id):
             report.notes.append(f"{trajectory.id} was forgotten on request; it stays so")
             continue
         new[trajectory.id] = trajectory
-        if trajectory.task_id in tasks and trajectory.task_id.startswith("imported-"):
+        if continues:
             report.notes.append(f"{trajectory.id} continues a session that was imported before")
     return list(new.values())
 
 
-def _is_known(store: Store, identity: str) -> bool:
-    try:
-        store.trajectory(identity)
-    except RecordError:
-        return False
-    return True
+def _known(store: Store, trajectory: Trajectory) -> tuple[bool, bool]:
+    """Whether an imported session is in the store, and whether another version of it is."""
+    columns = TRAJECTORIES.c
+    with store.reading() as connection:
+        if connection.execute(select(columns.id).where(columns.id == trajectory.id)).first():
+            return True, False
+        if not trajectory.task_id.startswith("imported-") or not _has_task(connection, trajectory.task_id):
+            return False, False
+        return False, connection.execute(select(columns.id).where(columns.task_id == trajectory.task_id)).first() is not None
+
+
+def _has_task(connection: Connection, identity: str) -> bool:
+    return connection.execute(select(TASKS.c.id).where(TASKS.c.id == identity)).first() is not None
 
 
 def keep(store: Store, bundle: Bundle) -> None:
     """Record a file's sessions, all or none.
 
+    The tasks are first, in a transaction of their own: one without an attempt means nothing to anybody, and is there already
+    when the file is read again; an attempt without its task would have been known then, and never got it.
+
     Raises:
-        RecordError: if one of them is recorded already.
+        RecordError: if one of them is recorded already, or was forgotten.
     """
-    known = {task.id for task in store.tasks()}
-    store.add_tasks([task for task in bundle.tasks if task.id not in known])
+    with store.reading() as connection:
+        new = [task for task in bundle.tasks if not _has_task(connection, task.id)]
+    store.add_tasks(new)
     store.import_trajectories(bundle.trajectories)

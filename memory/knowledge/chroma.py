@@ -29,6 +29,9 @@ SEAL = "seal.json"
 WRITTEN = "index_metadata.pickle"
 """The file that Chroma writes last of a collection."""
 ADVICE = "`sleepyctl memory rebuild` makes the index anew from the store"
+UNWRITTEN = ("data_level0.bin", "length.bin")
+"""Until then these hold whatever was in the process's memory, vectors that were forgotten too."""
+CLOSED = "the index is closed; open it again"
 _open: Counter[Path] = Counter()
 """How often this process has a folder open; Chroma shares one system for each."""
 _failed: set[Path] = set()
@@ -46,6 +49,7 @@ class Chroma:
     def __init__(self, folder: Path, url: str = "") -> None:
         self.folder, self.url = folder.resolve(), url
         self.begun_anew = False
+        self._blank: dict[Path, int] = {}
         self._client: ClientAPI | None = None
         with self.lock:
             self._connect()
@@ -54,7 +58,7 @@ class Chroma:
     def asking(self) -> Iterator[ClientAPI]:
         """The client; what it raises in this block leaves it as a `KnowledgeError` that says what to do."""
         if self._client is None:
-            raise KnowledgeError("the index is closed; open it again")
+            raise KnowledgeError(CLOSED)
         try:
             yield self._client
         except BaseException as error:
@@ -82,8 +86,22 @@ class Chroma:
                 yield
             finally:
                 if self.folder not in _failed:
+                    self.blank()
                     with _using(self.folder):
                         _seal(self.folder, before)
+
+    def blank(self) -> None:
+        """Clear the files that Chroma has begun with memory it did not clear, and has not written yet."""
+        if self.url:
+            return
+        with self.lock, _using(self.folder):
+            for name in UNWRITTEN:
+                for path in self.folder.glob(f"*/{name}"):
+                    about = path.stat()
+                    if about.st_mtime_ns != self._blank.get(path) and not (path.parent / WRITTEN).exists():
+                        with path.open("r+b") as file:
+                            file.write(bytes(about.st_size))
+                        self._blank[path] = path.stat().st_mtime_ns
 
     def start_anew(self) -> bool:
         """Move the folder aside because Chroma failed over it, and begin anew; False where that is not for us to do."""
@@ -97,6 +115,25 @@ class Chroma:
             self.begun_anew = True
             self._connect()
             return True
+
+    def erase(self) -> None:
+        """Delete the folder and what was damaged beside it, byte for byte, and begin anew.
+
+        If the process dies in the midst, the next opening goes on.
+        """
+        with self.lock:
+            if self._client is None:
+                raise KnowledgeError(CLOSED)
+            if _open[self.folder] > 1:
+                raise KnowledgeError(f"{self.folder} is open for another space too; close that first, then forget again")
+            with suppress(KnowledgeError):
+                self.close()
+            _failed.discard(self.folder)
+            with _using(self.folder):
+                _remove(_beside(self.folder, "damaged"))
+                if self.folder.exists():
+                    self.folder.rename(_beside(self.folder, "erased"))
+            self._connect()
 
     def close(self) -> None:
         """Let go of it; closing twice does nothing."""
@@ -113,6 +150,7 @@ class Chroma:
                 self._client = None
                 if not self.url:
                     _open[self.folder] -= 1
+            self.blank()
 
     def _connect(self) -> None:
         if self.url:
@@ -122,6 +160,7 @@ class Chroma:
             self._client = _embedded(self.folder)
         else:
             with _using(self.folder):
+                _remove(_beside(self.folder, "erased"))
                 if not _is_sealed(self.folder):
                     _move_aside(self.folder)
                     self.begun_anew = True
@@ -223,11 +262,19 @@ def _seal(folder: Path, before: dict[str, list[int]]) -> None:
 
 def _move_aside(folder: Path) -> None:
     _failed.discard(folder)
-    aside = folder.with_name(f"{folder.name}.damaged")
-    if aside.is_dir():
-        shutil.rmtree(aside)
-    aside.unlink(missing_ok=True)
+    aside = _beside(folder, "damaged")
+    _remove(aside)
     folder.rename(aside)
+
+
+def _beside(folder: Path, what: str) -> Path:
+    return folder.with_name(f"{folder.name}.{what}")
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
 
 
 def _sweep(folder: Path) -> None:

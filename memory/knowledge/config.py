@@ -16,6 +16,8 @@ class KnowledgeConfig(BaseModel):
     """A Chroma server, such as http://127.0.0.1:8000; empty for the embedded one in the state directory."""
     embedder: str = Field(default="auto", pattern=r"^(auto|hashing|sentence:.+)$")
     """`hashing` (built in, needs nothing), `sentence:NAME_OR_FOLDER` (a sentence-transformers model), or `auto`."""
+    space: str = ""
+    """A name that keeps this knowledge apart from that of the same arm and stream; for experiments."""
     most: int = Field(default=3, ge=0, le=20)
     """Memories shown for one task at most."""
     tokens: int = Field(default=800, ge=0)

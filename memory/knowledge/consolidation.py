@@ -20,8 +20,7 @@ from pydantic import BaseModel
 
 from memory.knowledge import handbook
 from memory.knowledge.config import KnowledgeConfig
-from memory.knowledge.forgetting import MERGED
-from memory.knowledge.memories import RECALLED, Kind, Memory
+from memory.knowledge.memories import MERGED, RECALLED, Kind, Memory
 from memory.knowledge.shelf import Shelf
 
 Similar = Callable[[Sequence[str]], NDArray[np.float32]]
@@ -37,7 +36,9 @@ ALIKE = 0.9
 TELLING = 8
 """Characters from which a change is told apart from chance, where it is quoted in what was tried."""
 CHUNK = 1024
-_VALUE = re.compile(r"\s(?:is|are|lives in|live in|returns|return)\s|\s=\s|:\s")
+_VALUE = re.compile(r"\s(?:is|are|lives in|live in|returns|return)\s|\s=\s")
+_SEVERAL = re.compile(r"(?:some|most|many|several|other|often|sometimes)\b", re.IGNORECASE)
+"""How facts begin of which several hold at once: `agent.distil.facts` names each helper that some code calls so."""
 _COMMAND = re.compile(r"`([^`\s]+)[^`]*`(.*)", re.DOTALL)
 _HEADER = re.compile(r"^(?:@@.*|index .*|(?:---|\+\+\+) .*)$", re.MULTILINE)
 
@@ -70,7 +71,8 @@ def consolidate(shelf: Shelf, config: KnowledgeConfig, similar: Similar, now: da
         known = shelf.get(pool[repo], active=False)
         closed = {n: FADED for n, memory in known.items() if n in worn and memory.kind in RECALLED}
         closed |= _settled({n: memory for n, memory in known.items() if n not in closed}, similar)
-        book, why = handbook.write(shelf, repo, config, now, night, [m for n, m in known.items() if n not in closed])
+        left = [memory for number, memory in known.items() if number not in closed]
+        book, why = handbook.write(shelf, repo, config, now, night, left, known.values())
         if book is not None:
             books.append(book)
         if book is not None or why != "nothing to say":
@@ -140,6 +142,8 @@ def _subject(memory: Memory) -> object:
     if memory.kind is Kind.COMMAND:
         found = _COMMAND.match(memory.fact)
         return found and (memory.kind, _places(memory), found[1], _flat(found[2]))
+    if _SEVERAL.match(memory.fact):
+        return None
     subject, *value = _VALUE.split(memory.fact, maxsplit=1)
     return (memory.kind, _places(memory), _flat(subject)) if value else None
 

@@ -8,13 +8,12 @@ from datetime import UTC, datetime
 from sqlalchemy import Connection, column, delete, insert, select, table, update
 
 from memory.knowledge.handbook import holds
-from memory.knowledge.memories import Handbook
+from memory.knowledge.memories import MERGED, Handbook
 from memory.knowledge.shelf import HANDBOOKS, MEMORIES, SPANS, USES, WORDS, Shelf
-from memory.store import FORGOTTEN, RESULTS, STEPS, Store
+from memory.store import FORGOTTEN, IMPORTED, RESULTS, STEPS, TASKS, Store
 from memory.store import TRAJECTORIES as ATTEMPTS
+from memory.tasks import Task
 
-MERGED = "merged into "
-"""Why a near-duplicate is no longer active; the id of the memory that stands for it follows."""
 REASON = "forgotten"
 WORDS_THEMSELVES = table("memory_words", column("memory_words"))
 """By this column of its own name FTS5 takes commands (https://sqlite.org/fts5.html#special_insert_commands)."""
@@ -23,13 +22,19 @@ WORDS_THEMSELVES = table("memory_words", column("memory_words"))
 def forget(store: Store, trajectory_id: str) -> dict[str, int]:
     """Remove what an attempt said and all that was made of it; returns how many memories went, by space.
 
-    An attempt that decided a task leaves its outcome behind, and nothing that it said. Near-duplicates that were merged
-    into one of its memories are active again. It can be neither remembered nor imported again. No byte of it stays in the
-    file, which is written anew. Forgetting what is not there, or twice, removes nothing more and is no error.
+    An attempt that decided a task leaves its outcome behind, and nothing that it said. An imported session's own task goes
+    with it, unless another version of the session is there. The prompts in which its memories were shown become the bare
+    issue. Near-duplicates that were merged into one of its memories are active again. It can be neither remembered nor
+    imported again, nor can a longer version of the same session. No byte of it stays in the file, which is written anew.
+    Forgetting what is not there, or twice, removes nothing more and is no error.
     """
     with store.writing(f"the forgetting of {trajectory_id}") as connection:
+        found = connection.execute(select(ATTEMPTS.c.task_id).where(ATTEMPTS.c.id == trajectory_id)).scalar() or ""
+        task_id = found if found.startswith(IMPORTED) else ""
         if not connection.execute(select(FORGOTTEN.c.at).where(FORGOTTEN.c.trajectory_id == trajectory_id)).first():
-            connection.execute(insert(FORGOTTEN).values(trajectory_id=trajectory_id, at=datetime.now(UTC).isoformat()))
+            row = {"trajectory_id": trajectory_id, "at": datetime.now(UTC).isoformat(), "task_id": task_id}
+            connection.execute(insert(FORGOTTEN).values(row))
+        _bare(connection, _shown_to(connection, trajectory_id))
         mine = select(MEMORIES.c.number, MEMORIES.c.space, MEMORIES.c.id).where(MEMORIES.c.trajectory_id == trajectory_id)
         rows = connection.execute(mine).all()
         removed: dict[str, int] = {}
@@ -46,9 +51,49 @@ def forget(store: Store, trajectory_id: str) -> dict[str, int]:
             connection.execute(update(ATTEMPTS).where(attempt).values(prompt="", system="", reason=REASON))
         else:
             connection.execute(delete(ATTEMPTS).where(attempt))
+            others = select(ATTEMPTS.c.id).where(ATTEMPTS.c.task_id == task_id)
+            if task_id and not connection.execute(others).first():
+                connection.execute(delete(TASKS).where(TASKS.c.id == task_id))
         connection.execute(insert(WORDS_THEMSELVES).values(memory_words="optimize"))  # deleted words go at a merge only
     store.scrub()
     return removed
+
+
+def shown_to(store: Store, trajectory_id: str) -> list[str]:
+    """Ids of the attempts whose prompts its memories were shown in; none once it is forgotten."""
+    with store.reading() as connection:
+        return _shown_to(connection, trajectory_id)
+
+
+def _shown_to(connection: Connection, trajectory_id: str) -> list[str]:
+    joined = select(USES.c.trajectory_id).distinct().join_from(USES, MEMORIES, MEMORIES.c.number == USES.c.memory)
+    chosen = joined.where(MEMORIES.c.trajectory_id == trajectory_id).order_by(USES.c.trajectory_id)
+    return list(connection.execute(chosen).scalars())
+
+
+def _bare(connection: Connection, trajectory_ids: Iterable[str]) -> None:
+    """Leave of these attempts' prompts nothing but their end, the issue.
+
+    How a memory was shown need not be known for that: whatever stands before the issue goes.
+    """
+    for identity in trajectory_ids:
+        attempt = ATTEMPTS.c.id == identity
+        row = connection.execute(select(ATTEMPTS.c.prompt, ATTEMPTS.c.repo, ATTEMPTS.c.task_id).where(attempt)).first()
+        if row is None:
+            continue
+        body = connection.execute(select(TASKS.c.body).where(TASKS.c.id == row.task_id)).scalar()
+        bare = _issue(row.prompt, row.repo, Task.model_validate_json(body).issue if body else None)
+        if bare != row.prompt:
+            connection.execute(update(ATTEMPTS).where(attempt).values(prompt=bare))
+
+
+def _issue(prompt: str, repo: str, issue: str | None) -> str:
+    """The issue at the end of a prompt; if the store does not know it, from the last line that can begin one; or nothing."""
+    head = f"issue in {repo}\n"
+    if issue is not None and prompt.endswith(head + issue):
+        return head + issue
+    _, found, issue = f"\n{prompt}".rpartition(f"\n{head}")
+    return head + issue if found else ""
 
 
 def _drop(connection: Connection, numbers: list[int]) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from datetime import datetime
 
 from memory.knowledge.config import KnowledgeConfig
@@ -25,28 +26,57 @@ def holds(entry: Entry, known: Set[str]) -> bool:
 
 
 def write(
-    shelf: Shelf, repo: str, config: KnowledgeConfig, now: datetime, night: str = "", known: Iterable[Memory] | None = None
+    shelf: Shelf,
+    repo: str,
+    config: KnowledgeConfig,
+    now: datetime,
+    night: str = "",
+    known: Iterable[Memory] | None = None,
+    before: Iterable[Memory] | None = None,
 ) -> tuple[Handbook | None, str]:
     """The next handbook of a repository, or None where the present one stays; and what was decided, in words.
 
     It is written from the verified ones of `known`, or of what is active now, and not kept: `Shelf.change` does that. A
     fact that more tasks state comes first, then the older; all fit `handbook_tokens` at four characters each. A rewrite
-    that drops more than a quarter of the present facts that still hold is refused.
+    that drops more than a quarter of the present facts that `before`, or `known`, still support is refused; what is
+    written instead keeps the best three quarters of them, as far as there is room, and fills up with the next best.
+    `before` is what was active before this night closed anything, so that no night can empty a handbook.
     """
     memories = list(shelf.get(shelf.active(repo)).values() if known is None else known)
     present = shelf.handbook(repo)
-    entries = _fitting(_facts(memories), 4 * config.handbook_tokens)
-    if present is None and not entries:
-        return None, "nothing to say"
-    if present is not None:
-        if present.entries == entries:
-            return None, "unchanged"
-        ids = {memory.id for memory in memories}
-        still = {(entry.kind, entry.fact) for entry in present.entries if holds(entry, ids)}
-        dropped = still - {(entry.kind, entry.fact) for entry in entries}
-        if len(dropped) > DROPPED * len(still):
-            return None, f"kept: the new one would drop {len(dropped)} of {len(still)} cited facts"
-    return Handbook(repo=repo, entries=entries, written_at=now, night=night), f"written, {len(entries)} facts"
+    room = 4 * config.handbook_tokens
+    facts = _facts(memories)
+    entries = _fitting(facts, room)
+    if present is None:
+        if not entries:
+            return None, "nothing to say"
+        return Handbook(repo=repo, entries=entries, written_at=now, night=night), f"written, {len(entries)} facts"
+    ids = {memory.id for memory in (memories if before is None else before)}
+    still = [entry for entry in present.entries if holds(entry, ids)]
+    dropped = len({_said(entry) for entry in still} - {_said(entry) for entry in entries})
+    said = f"written, {len(entries)} facts"
+    if dropped > DROPPED * len(still):
+        entries = _compromise(facts, entries, still, room)
+        said = f"written, {len(entries)} facts: a new one would drop {dropped} of {len(still)} cited facts"
+    if present.entries == entries:
+        return None, f"kept: the new one would drop {dropped} of {len(still)} cited facts" if dropped else "unchanged"
+    return Handbook(repo=repo, entries=entries, written_at=now, night=night), said
+
+
+def _compromise(facts: Sequence[Entry], wanted: Sequence[Entry], still: Sequence[Entry], room: int) -> tuple[Entry, ...]:
+    """What keeps as many of the present facts as it has to, those `wanted` and the best first, and then the others."""
+    rank = {_said(entry): at for at, entry in enumerate(facts)}
+    fresh = {_said(entry): entry for entry in facts}
+    chosen = {_said(entry) for entry in wanted}
+    best = sorted(still, key=lambda e: (_said(e) not in chosen, rank.get(_said(e), len(rank))))  # stable
+    kept = [fresh.get(_said(entry), entry) for entry in best[: math.ceil((1 - DROPPED) * len(still))]]
+    known = {_said(entry) for entry in kept}
+    fitting = _fitting([*kept, *(entry for entry in facts if _said(entry) not in known)], room)
+    return tuple(sorted(fitting, key=lambda entry: rank.get(_said(entry), len(rank))))
+
+
+def _said(entry: Entry) -> tuple[Kind, str]:
+    return entry.kind, entry.fact
 
 
 def _facts(memories: Iterable[Memory]) -> list[Entry]:

@@ -8,8 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from memory.errors import KnowledgeError
 from memory.hashing import content_hash
@@ -21,13 +24,22 @@ from memory.knowledge.words import LONGEST_TEXT
 if TYPE_CHECKING:
     from chromadb.api.collection_configuration import CreateHNSWConfiguration
     from chromadb.api.models.Collection import Collection
+    from numpy.typing import NDArray
 
 BATCH = 500
+PAGE = 10_000
+"""Times that are asked for at once; of more than 32,766 Chroma's SQL fails."""
 HNSW: CreateHNSWConfiguration = {"space": "cosine", "ef_construction": 200, "max_neighbors": 32}
 LEAST = 200
-"""Vectors that are looked at for any query. A collection with fewer is searched exactly."""
-WIDER = (4, 32)
-"""How many times as many as wanted are looked at, in turn, before Chroma has to filter by time (50-150 ms)."""
+"""Vectors that are looked at for any query. If no more are early enough, they are searched exactly."""
+SPARE = 1.5
+"""How many times as many as should be needed HNSW is asked for, because later ones are dropped after it."""
+WIDE = 800
+"""If HNSW would be asked for more (10 ms), and ..."""
+EXACT = 10_000
+"""... no more than these are early enough, they are searched exactly: 20 ms, once their vectors are in memory (0.3 s)."""
+KEPT = 16_384
+"""Vectors in memory; with 384 dimensions they take 25 MB."""
 
 
 @dataclass(frozen=True)
@@ -47,17 +59,41 @@ class Synced:
     embedded_anew: bool
 
 
+@dataclass
+class _Held:
+    """A collection, and once it was asked, when the tasks of its memories were (by number; and both by time)."""
+
+    collection: Collection
+    times: dict[int, float] | None = None
+    ordered: tuple[NDArray[np.int64], NDArray[np.float64]] | None = None
+
+    def until(self, latest: float) -> list[int]:
+        """Numbers of those that are early enough, earliest first."""
+        assert self.times is not None
+        if self.ordered is None:
+            numbers = np.fromiter(self.times, np.int64, len(self.times))
+            times = np.fromiter(self.times.values(), np.float64, len(self.times))
+            order = np.argsort(times, kind="stable")
+            self.ordered = numbers[order], times[order]
+        numbers, times = self.ordered
+        return numbers[: np.searchsorted(times, latest, side="right")].tolist()  # type: ignore[no-any-return, unused-ignore]
+
+
 class ChromaIndex:
     """The memories of one space, embedded in `folder`, or on the Chroma server at `url`.
 
-    Spaces may share a folder within one process, and any thread may use it. Every method raises `KnowledgeError` if
-    Chroma fails.
+    Spaces may share a folder within one process, owners (any name of a store) a server; each sees and changes its own only.
+    One index at a time may be open for a space; any thread may use it. Every method raises `KnowledgeError` if Chroma
+    fails; after that, `sync` repairs what can be repaired.
+
+    A kill in the midst of a change makes a folder be filled anew: 30-90 s per 10,000 memories with the built-in embedder.
     """
 
-    def __init__(self, space: str, embedder: Embedder, folder: Path, url: str = "") -> None:
-        self.space, self.embedder = space, embedder
+    def __init__(self, space: str, embedder: Embedder, folder: Path, url: str = "", *, owner: str = "") -> None:
+        self.space, self.embedder, self.owner = space, embedder, owner
         self._chroma = Chroma(folder, url)
-        self._collections: dict[str, Collection] = {}
+        self._collections: dict[str, _Held] = {}
+        self._vectors: dict[int, NDArray[np.float32]] = {}
         self._anew = self._chroma.begun_anew
 
     def sync(
@@ -71,6 +107,7 @@ class ChromaIndex:
         What another embedder made is made anew, and everything where Chroma fails over what it holds.
         """
         with self._chroma.lock:
+            self._let_go()
             self._start_anew()
             try:
                 added, removed = self._synced(wanted, load, on_progress)
@@ -91,35 +128,42 @@ class ChromaIndex:
         """Hold these no longer, whichever repository they are of; what it does not hold does not matter."""
         gone = set(numbers)
         with self._chroma.lock, self._chroma.writing():
-            for collection in self._held().values() if gone else ():
-                self._delete(collection, gone)
+            for repo, collection in self._held().items() if gone else ():
+                self._delete(repo, collection, gone)
 
     def query(self, text: str, repo: str, before: datetime, most: int) -> list[Near]:
-        """Memories of a repository nearest to a text, best first; none whose task is later than `before`."""
+        """Memories of a repository nearest to a text, best first; none whose task is later than `before`.
+
+        Raises `KnowledgeError` too if the index was begun anew, or scrubbed, and not filled by `sync` since.
+        """
         with self._chroma.lock:
-            collection = self._collection(repo)
-            if collection is None or most <= 0:
+            if self._anew:
+                raise KnowledgeError(f"the index was begun anew, and is not filled yet; {ADVICE}")
+            held = self._collection(repo)
+            if held is None or most <= 0:
                 return []
             vector = self.embedder.embed([text[:LONGEST_TEXT]])[0]
-            early: Any = {"at": {"$lte": before.timestamp()}}
-            asked: list[dict[str, Any]] = [{"n_results": max(times * most, LEAST)} for times in WIDER]
-            for how in (*asked, {"n_results": most, "where": early}):
+            times, latest = self._times(held), before.timestamp()
+            early = held.until(latest)
+            wide = max(LEAST, ceil(SPARE * most * len(times) / max(len(early), 1)))
+            exact = len(early) <= LEAST or (wide > WIDE and len(early) <= EXACT)
+            ways: list[dict[str, Any]] = [{"n_results": wide}, {"n_results": most, "where": {"at": {"$lte": latest}}}]
+            for how in ways if not exact else ():
                 with self._chroma.asking():
-                    answer: Any = collection.query(query_embeddings=[vector], include=["metadatas", "distances"], **how)
-                rows = list(zip(answer["ids"][0], answer["metadatas"][0], answer["distances"][0], strict=True))
-                found = [Near(int(number), 1 - far) for number, about, far in rows if about["at"] <= before.timestamp()]
-                if len(rows) < how["n_results"]:  # all there are, but for those that HNSW cannot reach: look at each
-                    with self._chroma.asking():
-                        few: Any = collection.get(where=early, include=["embeddings"])
-                    found = [Near(int(n), float(v @ vector)) for n, v in zip(few["ids"], few["embeddings"], strict=True)]
+                    answer: Any = held.collection.query(query_embeddings=[vector], include=["distances"], **how)
+                rows = ((int(number), far) for number, far in zip(answer["ids"][0], answer["distances"][0], strict=True))
+                found = [Near(number, 1 - far) for number, far in rows if times.get(number, np.inf) <= latest]
+                if len(found) >= min(most, len(early)):
                     break
-                if len(found) >= most:
-                    break
+            else:  # few, or HNSW cannot reach them
+                found = self._each(held.collection, early, vector, most)
+            self._chroma.blank()
             return sorted(found, key=lambda near: (-near.similarity, near.number))[:most]
 
     def drop(self) -> None:
         """Remove everything of this space."""
         with self._chroma.lock:
+            self._let_go()
             self._start_anew()
             try:
                 with self._chroma.writing():
@@ -128,6 +172,23 @@ class ChromaIndex:
             except KnowledgeError:
                 if not self._start_anew():
                     raise
+
+    def scrub(self) -> None:
+        """Leave no byte of what was removed. It is empty then, until `sync` fills it.
+
+        The embedded folder is deleted for all its spaces, and what was damaged beside it. A server is told to delete the
+        collections; what stays in its own files is for its operator to remove (`chroma vacuum`).
+
+        Raises:
+            KnowledgeError: also if another index of this process has the folder open; nothing was removed then.
+        """
+        with self._chroma.lock:
+            if self._chroma.url:
+                self.drop()
+            else:
+                self._chroma.erase()
+                self._let_go()
+            self._anew = True
 
     def count(self) -> int:
         """How many memories it holds."""
@@ -138,7 +199,7 @@ class ChromaIndex:
 
     def close(self) -> None:
         """Let go of the folder or the server; closing twice does nothing."""
-        self._collections.clear()
+        self._let_go()
         self._chroma.close()
 
     # Bringing it in line.
@@ -160,6 +221,7 @@ class ChromaIndex:
                 self._anew |= self._is_foreign(collection)
                 surplus.append((repo, collection, None))
                 continue
+            self._collections[repo] = _Held(collection)
             missing[repo] = want - held
             if held - want:
                 surplus.append((repo, collection, held - want))
@@ -171,7 +233,7 @@ class ChromaIndex:
                 if gone is None:
                     self._drop(repo, collection)
                 else:
-                    self._delete(collection, gone)
+                    self._delete(repo, collection, gone)
             for repo, numbers in missing.items():
                 for part in _batches(numbers):
                     memories = load(part)
@@ -184,17 +246,23 @@ class ChromaIndex:
         """Begin anew if Chroma failed over what it holds."""
         if not self._chroma.start_anew():
             return False
-        self._collections.clear()
+        self._let_go()
         self._anew = True
         return True
 
+    def _let_go(self) -> None:
+        """Forget what was known of Chroma's collections: they may be gone, or others."""
+        self._collections.clear()
+        self._vectors.clear()
+
     def _held(self) -> dict[str, Collection]:
-        """The collections of this space, by repository."""
+        """The collections of this owner and space, by repository."""
         every: list[Collection] = []
         with self._chroma.asking() as client:
             while part := client.list_collections(limit=100, offset=len(every)):
                 every.extend(part)
-        return {str(c.metadata["repo"]): c for c in every if c.metadata and c.metadata.get("space") == self.space}
+        mine = {"owner": self.owner, "space": self.space}
+        return {str(c.metadata["repo"]): c for c in every if c.metadata and mine.items() <= dict(c.metadata).items()}
 
     def _numbers(self, collection: Collection) -> set[int]:
         with self._chroma.asking():
@@ -203,7 +271,7 @@ class ChromaIndex:
     def _is_foreign(self, collection: Collection) -> bool:
         return bool(collection.metadata["embedder"] != self.embedder.name)
 
-    def _collection(self, repo: str) -> Collection | None:
+    def _collection(self, repo: str) -> _Held | None:
         from chromadb.errors import NotFoundError
 
         if repo not in self._collections:
@@ -214,34 +282,78 @@ class ChromaIndex:
                     return None
             if self._is_foreign(collection):
                 raise KnowledgeError(f"the index was made with {collection.metadata['embedder']}; {ADVICE}")
-            self._collections[repo] = collection
+            self._collections[repo] = _Held(collection)
         return self._collections[repo]
 
     def _name(self, repo: str) -> str:
-        return f"k-{content_hash([self.space, repo])}"
+        return f"k-{content_hash([self.owner, self.space, repo])}"
+
+    def _times(self, held: _Held) -> dict[int, float]:
+        if held.times is None:
+            times: dict[int, float] = {}
+            part: Any = None
+            while part is None or len(part["ids"]) == PAGE:
+                with self._chroma.asking():
+                    part = held.collection.get(include=["metadatas"], limit=PAGE, offset=len(times))
+                times.update((int(n), float(about["at"])) for n, about in zip(part["ids"], part["metadatas"], strict=True))
+            held.times = times
+        return held.times
+
+    def _each(self, collection: Collection, numbers: Sequence[int], vector: NDArray[np.float32], most: int) -> list[Near]:
+        """The nearest of these, by their exact similarity."""
+        found: list[int] = []
+        similarities: list[NDArray[np.float32]] = []
+        for part in _batches(numbers):
+            if missing := [str(number) for number in part if number not in self._vectors]:
+                with self._chroma.asking():
+                    got: Any = collection.get(ids=missing, include=["embeddings"])
+                fresh = zip(got["ids"], got["embeddings"], strict=True)
+                self._vectors.update((int(number), np.asarray(row, np.float32)) for number, row in fresh)
+            there = [number for number in part if number in self._vectors]
+            rows = np.array([self._vectors[number] for number in there], np.float32).reshape(len(there), len(vector))
+            found.extend(there)
+            similarities.append(rows @ vector)
+            if len(self._vectors) > KEPT:
+                for number in list(self._vectors)[:-KEPT]:
+                    del self._vectors[number]
+        every = np.concatenate([np.zeros(0, np.float32), *similarities])
+        return [Near(found[at], float(every[at])) for at in np.lexsort((np.array(found), -every))[:most]]
 
     def _put(self, repo: str, memories: Mapping[int, Memory]) -> None:
         if not memories:
             return
-        collection = self._collection(repo)
-        if collection is None:
-            about = {"space": self.space, "repo": repo, "embedder": self.embedder.name}
+        held = self._collection(repo)
+        if held is None:
+            about = {"owner": self.owner, "space": self.space, "repo": repo, "embedder": self.embedder.name}
             with self._chroma.asking() as client:
                 collection = client.create_collection(
                     self._name(repo), metadata=about, configuration={"hnsw": HNSW}, embedding_function=None
                 )
-            self._collections[repo] = collection
+            held = self._collections[repo] = _Held(collection, {})
         for part in _batches(memories):
             vectors = self.embedder.embed([memories[number].text[:LONGEST_TEXT] for number in part])
-            times: list[Mapping[str, Any]] = [{"at": memories[number].created_at.timestamp()} for number in part]
+            times = {number: memories[number].created_at.timestamp() for number in part}
+            abouts: list[Mapping[str, Any]] = [{"at": at} for at in times.values()]
+            self._changed(held, part)
             with self._chroma.asking():
-                collection.upsert(ids=[str(number) for number in part], embeddings=vectors, metadatas=times)
+                held.collection.upsert(ids=[str(number) for number in part], embeddings=vectors, metadatas=abouts)
+            if held.times is not None:
+                held.times |= times
 
-    def _delete(self, collection: Collection, numbers: Iterable[int]) -> None:
+    def _delete(self, repo: str, collection: Collection, numbers: Iterable[int]) -> None:
         for part in _batches(numbers):
+            if repo in self._collections:
+                self._changed(self._collections[repo], part)
             with self._chroma.asking():
                 if ids := collection.get(ids=[str(number) for number in part], include=[])["ids"]:
                     collection.delete(ids=ids)
+
+    def _changed(self, held: _Held, numbers: Iterable[int]) -> None:
+        held.ordered = None
+        for number in numbers:
+            self._vectors.pop(number, None)
+            if held.times is not None:
+                held.times.pop(number, None)
 
     def _drop(self, repo: str, collection: Collection) -> None:
         self._collections.pop(repo, None)

@@ -6,19 +6,24 @@ from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from uuid import uuid4
 
-from memory.hashing import content_hash
+from memory.errors import KnowledgeError
+from memory.hashing import content_hash, source_hash
 from memory.knowledge.config import KnowledgeConfig
 from memory.knowledge.embedders import Embedder
 from memory.knowledge.handbook import holds
-from memory.knowledge.index import ChromaIndex, Synced
+from memory.knowledge.index import ChromaIndex, Near, Synced
 from memory.knowledge.memories import RECALLED, Entry, Memory, Recalled
 from memory.knowledge.ranking import Candidate, chosen, covered, fused, trust
+from memory.knowledge.seam import SCRUB
 from memory.knowledge.shelf import Shelf, Use
 from memory.knowledge.words import words
 from memory.store import Store
 from memory.tasks import Task
 
+OWNER = "knowledge.owner"
+"""Note of an id of this store, by which a Chroma server tells it from others."""
 CANDIDATES = 40
 """Memories that each of the two searches gives for the fusion."""
 CHARACTERS_PER_TOKEN = 4
@@ -57,7 +62,7 @@ class Knowledge:
     ) -> None:
         self.store, self.config, self.embedder = store, config, embedder
         self.shelf = Shelf(store, space)
-        self.index = ChromaIndex(space, embedder, folder, config.url)
+        self.index = ChromaIndex(space, embedder, folder, config.url, owner=_owner(store))
         self._held_out, self._cost, self._fact_cost = held_out, cost, fact_cost
         self._synced = -1
 
@@ -65,7 +70,7 @@ class Knowledge:
     def digest(self) -> str:
         """See `memory.knowledge.seam.KnowledgeLayer`."""
         told = self.config.model_dump(exclude={"url", "embedder"})
-        return content_hash([told, self.embedder.name, CANDIDATES])
+        return content_hash([told, self.embedder.name, source_hash((Path(__file__).parent,))])
 
     def close(self) -> None:
         """Let go of the index."""
@@ -95,8 +100,9 @@ class Knowledge:
 
     def used(self, trajectory_id: str, recalled: Recalled) -> None:
         """See `memory.knowledge.seam.KnowledgeLayer`."""
-        if recalled.memories:
-            self.shelf.used(trajectory_id, [memory.id for memory in recalled.memories])
+        shown = [memory.id for memory in recalled.memories] + [cite for fact in recalled.facts for cite in fact.cites]
+        if shown:
+            self.shelf.used(trajectory_id, shown)
 
     def search(self, query: str, repo: str, at: datetime, most: int = 10) -> list[Ranked]:
         """Memories for a text, best first, those below the floor included."""
@@ -106,7 +112,7 @@ class Knowledge:
     def _look_up(self, repo: str, query: str, before: datetime, now: datetime, itself: str = "") -> list[Ranked]:
         config = self.config
         asked = words(query)
-        near = {found.number: found.similarity for found in self.index.query(query, repo, before, CANDIDATES)}
+        near = {found.number: found.similarity for found in self._near(query, repo, before)}
         literal = [found.number for found in self.shelf.match(repo, asked, before, CANDIDATES)]
         memories = {
             number: memory
@@ -131,6 +137,13 @@ class Knowledge:
                 )
             )
         return sorted(ranked, key=lambda found: (-found.score, found.number))
+
+    def _near(self, query: str, repo: str, before: datetime) -> list[Near]:
+        try:
+            return self.index.query(query, repo, before, CANDIDATES)
+        except KnowledgeError:  # what broke once is brought in line once, and asked again
+            self._sync()
+            return self.index.query(query, repo, before, CANDIDATES)
 
     def _may(self, memory: Memory, repo: str, before: datetime, now: datetime, itself: str) -> bool:
         """Whether a memory may be recalled at all. The searches look at most of this too; here it is decided."""
@@ -172,16 +185,13 @@ class Knowledge:
             identity: [memory for memory in memories if memory.task_id not in self._held_out]
             for identity, memories in distilled.items()
         }
-        before = self.sync()
+        self.sync()
         numbers = self.shelf.put(allowed)
         if numbers:
             self.index.add(self._recallable(numbers))
-            if self._was_only_change(before):
-                self._synced = self.shelf.version().number
+            if self.shelf.version().number == self._synced + 1:  # nobody else has changed anything meanwhile
+                self._synced += 1
         return numbers
-
-    def _was_only_change(self, before: str) -> bool:
-        return self.shelf.version().number == int(before.partition("-")[0]) + 1
 
     def _recallable(self, numbers: Iterable[int]) -> dict[int, Memory]:
         return {number: memory for number, memory in self.shelf.get(numbers).items() if memory.kind in RECALLED}
@@ -190,6 +200,9 @@ class Knowledge:
 
     def sync(self) -> str:
         """Bring the index to what is active in the store, if another process or a kill has parted them; the version."""
+        if self._synced < 0 and self.store.note(SCRUB):  # something was forgotten while the index could not be reached
+            self.index.scrub()
+            self.store.set_note(SCRUB, "")
         version = self.shelf.version()
         if version.number != self._synced:
             self._sync()
@@ -200,9 +213,24 @@ class Knowledge:
         """Make the index anew from the store."""
         self.index.drop()
         self.shelf.reindex_words()
+        version = self.shelf.version().number
         done = self._sync(on_progress)
-        self._synced = self.shelf.version().number
+        self._synced = version
         return done
+
+    def scrub(self) -> str:
+        """Remove every trace of what was forgotten from the index, by making it anew; the version."""
+        self.store.set_note(SCRUB, "1")
+        self._synced = -1
+        return self.sync()
 
     def _sync(self, on_progress: Callable[[int, int], None] = lambda done, all_: None) -> Synced:
         return self.index.sync(self.shelf.active(kinds=RECALLED), self.shelf.get, on_progress)
+
+
+def _owner(store: Store) -> str:
+    known = store.note(OWNER)
+    if known is None:
+        known = uuid4().hex[:16]
+        store.set_note(OWNER, known)
+    return known

@@ -29,6 +29,9 @@ class Kind(StrEnum):
 RECALLED = (Kind.CASE, Kind.WARNING)
 """The kinds that are recalled because a task is like theirs; the others are facts, and make up the handbook."""
 
+MERGED = "merged into "
+"""Why a near-duplicate is no longer active; the id of the memory that stands for it follows."""
+
 Origin = Literal["agent", "merged_fix", "imported"]
 
 

@@ -8,6 +8,9 @@ from typing import Protocol
 from memory.knowledge.memories import Recalled
 from memory.tasks import Task
 
+SCRUB = "knowledge.scrub"
+"""Note that something was forgotten which the index may still hold; the next opening makes the index anew without it."""
+
 
 class KnowledgeLayer(Protocol):
     """What an attempt may ask before it begins, and what is told of it then."""

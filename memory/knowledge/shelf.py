@@ -8,6 +8,9 @@ a *space* (an arm under a configuration); what is in one space is never seen fro
 from __future__ import annotations
 
 import math
+import threading
+from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,21 +22,20 @@ from sqlalchemy import (
     TableClause,
     and_,
     column,
-    delete,
     exists,
     func,
     insert,
     or_,
     select,
     table,
-    text,
     update,
 )
 
 from memory.errors import RecordError
 from memory.hashing import content_hash
 from memory.knowledge.memories import RECALLED, Handbook, Kind, Memory
-from memory.knowledge.words import words
+from memory.knowledge.words import bm25, words
+from memory.migrations import make_words
 from memory.store import FORGOTTEN, Store
 from memory.trajectories import Outcome
 
@@ -41,12 +43,11 @@ MEMORIES = table(
     "memories", *(column(n) for n in ("number", "space", "id", "trajectory_id", "repo", "kind", "created_at", "body"))
 )
 SPANS = table("memory_spans", *(column(name) for name in ("memory", "since", "until", "why")))
-USES = table("memory_uses", column("memory"), column("trajectory_id"))
-VERSIONS = table("knowledge_versions", *(column(name) for name in ("space", "number", "hash", "at", "why")))
+USES = table("memory_uses", column("memory"), column("trajectory_id"), column("cited"))
+VERSIONS = table("knowledge_versions", *(column(name) for name in ("space", "number", "hash", "at", "why", "restored")))
 HANDBOOKS = table("handbooks", *(column(name) for name in ("number", "space", "repo", "since", "until", "body")))
 DISTILLED = table("distilled", column("space"), column("trajectory_id"))
 WORDS = table("memory_words", column("rowid"), column("place"), column("words"))
-TERMS = table("memory_terms", column("term"), column("doc"))
 NUMBERED = table("sqlite_sequence", column("name"), column("seq"))
 TRAJECTORIES = table("trajectories", column("id"), column("outcome"))
 
@@ -54,7 +55,16 @@ BATCH = 500
 RAREST = 14
 """Words of a query that are looked up at most: the rarest ones decide."""
 POSTINGS = 4000
-"""Memories that the words looked up may occur in, all together and repetitions counted: each costs microseconds."""
+"""Memories of the space that the words looked up may occur in, all together and repetitions counted."""
+READ = 4
+"""Memories that are read to be ranked, for each that is wanted."""
+LOOKUP = f"""
+SELECT {{0}}, memories.number FROM memory_words CROSS JOIN memories ON memories.number = memory_words.rowid
+WHERE memory_words MATCH :word{{0}} AND space = :space AND repo = :repo AND created_at <= :before
+AND kind IN ({", ".join(f"'{kind}'" for kind in RECALLED)})
+AND EXISTS (SELECT 1 FROM memory_spans WHERE memory = memories.number AND until IS NULL)
+"""
+"""Active memories with a word of a query; CROSS JOIN has SQLite begin with the word."""
 
 
 @dataclass(frozen=True)
@@ -85,13 +95,50 @@ class Found:
     score: float
 
 
+@dataclass(frozen=True)
+class Counts:
+    """How many memories of a space have a word, how many memories there are, and how many words in all of them.
+
+    Memories numbered up to `read_to` are counted; `forgotten` attempts were forgotten by then.
+    """
+
+    memories_with: Mapping[str, int]
+    memories: int
+    length: int
+    read_to: int
+    forgotten: int
+
+    @property
+    def usual(self) -> float:
+        """Mean number of words of a memory."""
+        return self.length / self.memories if self.memories else 0.0
+
+    def weight(self, word: str) -> float:
+        """Inverse document frequency; a word that none has counts as if one had it."""
+        return math.log1p(max(self.memories, 1) / max(self.memories_with.get(word, 0), 1))
+
+    def rarest(self, query: Sequence[str]) -> list[str]:
+        """The known words of a query, the rarest first, at most `RAREST`."""
+        known = [word for word in dict.fromkeys(query) if word in self.memories_with]
+        return sorted(known, key=lambda word: (self.memories_with[word], word))[:RAREST]
+
+    def more(self, lines: Iterable[str], read_to: int) -> Counts:
+        """These, and the words of further memories, a line for each."""
+        memories_with, memories, length = Counter(self.memories_with), self.memories, self.length
+        for line in lines:
+            said = line.split()
+            memories_with.update(set(said))
+            memories, length = memories + 1, length + len(said)
+        return Counts(memories_with, memories, length, read_to, self.forgotten)
+
+
 class Shelf:
-    """The memories of one space in the store."""
+    """The memories of one space in the store. Any thread may use it."""
 
     def __init__(self, store: Store, space: str) -> None:
         self.store, self.space = store, space
-        self._documents: dict[str, int] = {}
-        self._counted_at = self._read_to = -1
+        self._counting = threading.Lock()
+        self._counts: Counts | None = None
 
     # Looking.
 
@@ -186,6 +233,21 @@ class Shelf:
             counts[repo] = counts.get(repo, 0) + 1
         return dict(sorted(counts.items()))
 
+    def kinds(self) -> dict[str, int]:
+        """Kinds with how many active memories are of each; those without any are left out."""
+        mine = select(MEMORIES.c.kind, func.count()).join_from(MEMORIES, SPANS, SPANS.c.memory == MEMORIES.c.number)
+        counted = mine.where(MEMORIES.c.space == self.space, SPANS.c.until.is_(None)).group_by(MEMORIES.c.kind)
+        with self.store.reading() as connection:
+            return {kind: int(count) for kind, count in connection.execute(counted.order_by(MEMORIES.c.kind))}
+
+    def verified(self) -> int:
+        """How many active memories are verified."""
+        mine = select(func.count()).select_from(MEMORIES).join(SPANS, SPANS.c.memory == MEMORIES.c.number)
+        true = func.json_extract(MEMORIES.c.body, "$.verified") == 1
+        with self.store.reading() as connection:
+            found = connection.execute(mine.where(MEMORIES.c.space == self.space, SPANS.c.until.is_(None), true))
+            return int(found.scalar_one())
+
     def history(self, number: int) -> list[tuple[int, int | None, str]]:
         """The spans of a memory: since which version, until before which (None: still), and why it ended."""
         chosen = select(SPANS.c.since, SPANS.c.until, SPANS.c.why).where(SPANS.c.memory == number).order_by(SPANS.c.since)
@@ -195,59 +257,60 @@ class Shelf:
     def match(self, repo: str, query: Sequence[str], before: datetime, most: int) -> list[Found]:
         """Active memories of a repository with any of these words, best first by BM25; none whose task is later than `before`.
 
-        Only the rarest words of the query are looked up (`RAREST`, `POSTINGS`), which hardly changes who is first.
+        FTS5 finds them, and they are ranked here: its own rank counts words in all spaces, and arms must not depend on one
+        another. Only the rarest words of the query are looked up (`RAREST`, `POSTINGS`), and `READ` times as many memories as
+        wanted are read for it, those first whose matching words weigh most; that hardly changes who is first.
         """
-        rare = self.rarest(query)
-        if not rare:
+        counts = self._counted()
+        rare = counts.rarest(query)
+        postings = accumulate(counts.memories_with[word] for word in rare)
+        if not (rare := rare[: max(1, sum(each <= POSTINGS for each in postings))]):
             return []
-        postings = accumulate(self._documents[word] for word in rare)
-        rare = rare[: max(1, sum(each <= POSTINGS for each in postings))]
-        asked = "words : (" + " OR ".join(f'"{word}"' for word in rare) + ")"
+        weights = {word: counts.weight(word) for word in rare}
         here = place(self.space, repo)
-        if self._documents.get(here, 0) <= POSTINGS:  # beyond that, FTS5's counting of the place costs more than it saves
-            asked = f"place : {here} AND {asked}"
-        wanted = (
-            select(WORDS.c.rowid, text("memory_words.rank AS score"))
-            .join_from(WORDS, MEMORIES, MEMORIES.c.number == WORDS.c.rowid)
-            .where(
-                text("memory_words MATCH :asked").bindparams(asked=asked),
-                MEMORIES.c.space == self.space,
-                MEMORIES.c.repo == repo,
-                MEMORIES.c.created_at <= _stamp(before),
-                MEMORIES.c.kind.in_(RECALLED),
-                exists().where(SPANS.c.memory == MEMORIES.c.number, SPANS.c.until.is_(None)),
-            )
-            .order_by(text("memory_words.rank"))
-            .limit(most)
-        )
+        at = (
+            f"place : {here} AND " if counts.memories_with.get(here, 0) <= POSTINGS else ""
+        )  # beyond, it costs more than it saves
+        asked = {f"word{n}": f'{at}words : "{word}"' for n, word in enumerate(rare)}
+        lookup = " UNION ALL ".join(LOOKUP.format(n) for n in range(len(rare)))
+        has: dict[int, float] = {}
         with self.store.reading() as connection:
-            return [Found(int(row.rowid), -float(row.score)) for row in connection.execute(wanted)]
+            own = {"space": self.space, "repo": repo, "before": _stamp(before)}
+            for n, number in connection.exec_driver_sql(lookup, asked | own):
+                has[number] = has.get(number, 0.0) + weights[rare[n]]
+            heaviest = sorted(has, key=lambda number: (-has[number], number))[: READ * most]
+            said = select(WORDS.c.rowid, WORDS.c.words).where(WORDS.c.rowid.in_(heaviest))
+            found = [Found(row.rowid, bm25(row.words.split(), weights, counts.usual)) for row in connection.execute(said)]
+        return sorted(found, key=lambda each: (-each.score, each.number))[:most]
 
     def rarest(self, query: Sequence[str], most: int = RAREST) -> list[str]:
-        """The words of a query that are known here at all, the rarest first, at most so many."""
-        documents = self._frequencies()
-        known = [word for word in dict.fromkeys(query) if word in documents]
-        return sorted(known, key=lambda word: (documents[word], word))[:most]
+        """The words of a query that are known in this space at all, the rarest first, at most so many."""
+        return self._counted().rarest(query)[:most]
 
     def rarities(self, query: Sequence[str]) -> dict[str, float]:
-        """The rarest words of a query with their weights: inverse document frequency, log(1 + memories / memories with it)."""
-        documents = self._frequencies()
-        return {word: math.log1p(max(self._counted_at, 1) / documents[word]) for word in self.rarest(query)}
+        """The rarest words of a query with their weights: inverse document frequency, log(1 + memories / memories with it).
 
-    def _frequencies(self) -> Mapping[str, int]:
-        """In how many memories a word occurs; counted anew when a tenth more memories are there."""
-        with self.store.reading() as connection:
-            newest = connection.execute(select(func.max(MEMORIES.c.number))).scalar() or 0
-            if self._counted_at < 0 or not self._counted_at <= newest < self._counted_at * 1.1 + 10:
-                self._documents = {row.term: row.doc for row in connection.execute(select(TERMS.c.term, TERMS.c.doc))}
-                self._counted_at = self._read_to = newest
-            elif newest > self._read_to:  # the few that came since are counted here
-                recent = select(WORDS.c.words).where(WORDS.c.rowid > self._read_to)
-                for line in connection.execute(recent).scalars():
-                    for word in set(line.split()):
-                        self._documents[word] = self._documents.get(word, 0) + 1
-                self._read_to = newest
-        return self._documents
+        Words that no memory of this space has are the rarest, and weigh as much as those that one has.
+        """
+        counts = self._counted()
+        ordered = sorted(dict.fromkeys(query), key=lambda word: (counts.memories_with.get(word, 0), word))
+        return {word: counts.weight(word) for word in ordered[:RAREST]}
+
+    def _counted(self) -> Counts:
+        """The words of this space as they are now: those of new memories are added, and all counted anew after a forgetting."""
+        of_space = MEMORIES.c.space == self.space
+        with self._counting, self.store.reading() as connection:
+            forgotten = int(connection.execute(select(func.count()).select_from(FORGOTTEN)).scalar_one())
+            newest = int(connection.execute(select(func.max(MEMORIES.c.number))).scalar() or 0)
+            counts = self._counts
+            if counts is None or counts.forgotten != forgotten or newest < counts.read_to:
+                counts = Counts({}, 0, 0, 0, forgotten)
+            if newest > counts.read_to or counts is not self._counts:
+                line = WORDS.c.place + " " + WORDS.c.words  # so that places are counted too
+                added = select(line).join_from(MEMORIES, WORDS, MEMORIES.c.number == WORDS.c.rowid)
+                lines = connection.execute(added.where(of_space, MEMORIES.c.number > counts.read_to)).scalars()
+                self._counts = counts = counts.more(lines, newest)
+            return counts
 
     def uses(self, numbers: Iterable[int] | None = None) -> dict[int, Use]:
         """How the memories were used; those never recalled are left out."""
@@ -262,7 +325,7 @@ class Shelf:
             .select_from(USES)
             .join(MEMORIES, MEMORIES.c.number == USES.c.memory)
             .outerjoin(TRAJECTORIES, TRAJECTORIES.c.id == USES.c.trajectory_id)
-            .where(MEMORIES.c.space == self.space)
+            .where(MEMORIES.c.space == self.space, USES.c.cited.is_(False))
             .group_by(USES.c.memory)
         )
         wanted = None if numbers is None else set(numbers)
@@ -340,15 +403,26 @@ class Shelf:
             return self._changed(connection, why, close or {}, list(reopen), add, books)
 
     def restore(self, number: int, why: str) -> Version:
-        """Make active just what was active in version `number`, as a new version. Raises `RecordError` if there was none."""
+        """Make active what was active in version `number`, as a new version. Raises `RecordError` if there was none.
+
+        What is made after a restoring comes, in the order of versions, right after the one that was restored, before all
+        that had followed that one until then. Going back in this order is exact: what was learnt since is closed. Going
+        forward, which undoes a going back, also keeps what is active now and was first learnt after version `number`: it is
+        no part of what was gone back on. Where the last restoring was of the version just before it, and so changed
+        nothing, restoring that version once more counts as undoing it. A restoring always makes a version.
+        """
         with self.store.writing("the knowledge") as connection:
             now = self._version(connection)
             if not 0 <= number <= now.number:
                 raise RecordError(f"there is no version {number} of this knowledge; the newest is {now.number}")
+            forward = self._is_forward(connection, number, now.number)
             mine = MEMORIES.c.space == self.space
             joined = select(SPANS.c.memory).join_from(SPANS, MEMORIES, MEMORIES.c.number == SPANS.c.memory).where(mine)
             then = set(connection.execute(joined.where(_during(SPANS, number))).scalars())
             active = set(connection.execute(joined.where(SPANS.c.until.is_(None))).scalars())
+            if forward:
+                first = joined.group_by(SPANS.c.memory).having(func.min(SPANS.c.since) > number)
+                then |= active & set(connection.execute(first).scalars())
             held = select(HANDBOOKS.c.repo, HANDBOOKS.c.body).where(HANDBOOKS.c.space == self.space)
             old = {row.repo: row.body for row in connection.execute(held.where(_during(HANDBOOKS, number)))}
             present = {row.repo: row.body for row in connection.execute(held.where(HANDBOOKS.c.until.is_(None)))}
@@ -358,28 +432,38 @@ class Shelf:
             past = connection.execute(ended.where(mine, SPANS.c.until <= number).order_by(SPANS.c.until))
             reasons = {row.memory: row.why for row in past}
             close = {memory: reasons.get(memory, "rolled back") for memory in sorted(active - then)}
-            return self._changed(connection, why, close, sorted(then - active), (), books, gone)[0]
+            return self._changed(connection, why, close, sorted(then - active), (), books, gone, restored=number)[0]
 
-    def used(self, trajectory_id: str, memory_ids: Iterable[str]) -> None:
-        """Record that these memories were shown to an attempt."""
-        mine = and_(MEMORIES.c.space == self.space, MEMORIES.c.id.in_(list(memory_ids)))
+    def used(self, trajectory_id: str, memory_ids: Iterable[str], cited: Iterable[str] = ()) -> None:
+        """Record that these memories were shown to an attempt, and others as facts of the handbook that cite them.
+
+        What was only cited is forgotten with the prompt it is in, but is no use that is counted.
+        """
+        shown = set(memory_ids)
+        mine = and_(MEMORIES.c.space == self.space, MEMORIES.c.id.in_(shown.union(cited)))
         with self.store.writing("the use of memories") as connection:
-            numbers = connection.execute(select(MEMORIES.c.number).where(mine)).scalars().all()
+            found = connection.execute(select(MEMORIES.c.number, MEMORIES.c.id).where(mine)).all()
             known = set(connection.execute(select(USES.c.memory).where(USES.c.trajectory_id == trajectory_id)).scalars())
-            if rows := [{"memory": n, "trajectory_id": trajectory_id} for n in numbers if n not in known]:
+            rows = [
+                {"memory": row.number, "trajectory_id": trajectory_id, "cited": row.id not in shown}
+                for row in found
+                if row.number not in known
+            ]
+            if rows:
                 connection.execute(insert(USES), rows)
 
     def reindex_words(self) -> int:
-        """Write the words of every memory of this space anew; returns of how many."""
-        with self.store.writing("the words of memories") as connection:
-            numbers = select(MEMORIES.c.number).where(MEMORIES.c.space == self.space)
-            connection.execute(delete(WORDS).where(WORDS.c.rowid.in_(numbers)))
-            rows = connection.execute(select(MEMORIES.c.number, MEMORIES.c.body).where(MEMORIES.c.space == self.space)).all()
-            for start in range(0, len(rows), BATCH):
-                part = [(row.number, Memory.model_validate_json(row.body)) for row in rows[start : start + BATCH]]
-                connection.execute(insert(WORDS), [self._words(number, memory) for number, memory in part])
-            self._counted_at = -1
-            return len(rows)
+        """Make the words of every memory of every space anew, whatever became of them; returns of how many memories."""
+        with self._counting, self.store.writing("the words of memories") as connection:
+            make_words(connection)
+            numbers = connection.execute(select(MEMORIES.c.number).order_by(MEMORIES.c.number)).scalars().all()
+            for start in range(0, len(numbers), BATCH):
+                part = MEMORIES.c.number.in_(numbers[start : start + BATCH])
+                rows = connection.execute(select(MEMORIES.c.number, MEMORIES.c.space, MEMORIES.c.body).where(part))
+                lines = [_words(row.number, row.space, Memory.model_validate_json(row.body)) for row in rows]
+                connection.execute(insert(WORDS), lines)
+            self._counts = None
+            return len(numbers)
 
     # Inside a transaction.
 
@@ -404,10 +488,11 @@ class Shelf:
         add: Sequence[Memory] = (),
         books: Sequence[Handbook] = (),
         gone: Sequence[str] = (),
+        restored: int | None = None,
     ) -> tuple[Version, list[int]]:
         close = close or {}
         before = self._version(connection)
-        if not (close or reopen or add or books or gone):
+        if not (close or reopen or add or books or gone) and restored is None:
             return before, []
         number = before.number + 1
         added = self._added(connection, add, number)
@@ -424,7 +509,7 @@ class Shelf:
             row = {"space": self.space, "repo": book.repo, "since": number, "body": book.model_dump_json()}
             connection.execute(insert(HANDBOOKS).values(row))
         ids = [memory.id for memory in add]
-        return self._next(connection, before, why, [sorted(close), sorted(reopen), ids, books, gone]), added
+        return self._next(connection, before, why, [sorted(close), sorted(reopen), ids, books, gone], restored), added
 
     def made_anew(self, connection: Connection, why: str, reopen: Sequence[int], removed: Sequence[int]) -> Version:
         """The version after something was removed for good, inside the transaction that removed it."""
@@ -432,12 +517,26 @@ class Shelf:
         if reopen:
             spans = [{"memory": m, "since": before.number + 1, "until": None, "why": ""} for m in reopen]
             connection.execute(insert(SPANS), spans)
-        self._counted_at = -1
         return self._next(connection, before, why, [list(reopen), list(removed)])
 
-    def _next(self, connection: Connection, before: Version, why: str, what: object) -> Version:
+    def _is_forward(self, connection: Connection, number: int, now: int) -> bool:
+        """Whether version `number` comes later in order than the newest; see `restore`."""
+        made = select(VERSIONS.c.number, VERSIONS.c.restored).where(VERSIONS.c.space == self.space)
+        rows = connection.execute(made.where(VERSIONS.c.restored.is_not(None)).order_by(VERSIONS.c.number)).all()
+        runs: list[tuple[int, tuple[int, ...]]] = [(0, ())]  # the first version of each, and where it was inserted
+
+        def place(version: int) -> tuple[int, ...]:
+            first, inserted = runs[bisect_right(runs, version, key=lambda run: run[0]) - 1]
+            return *inserted, version - first
+
+        for row in rows:
+            runs.append((row.number, (*place(row.restored), -row.number)))
+        changed_nothing = bool(rows) and rows[-1].number - 1 == rows[-1].restored == number
+        return changed_nothing or place(number) > place(now)
+
+    def _next(self, connection: Connection, before: Version, why: str, what: object, restored: int | None = None) -> Version:
         version = Version(before.number + 1, content_hash([before.hash, why, what]))
-        row = {"space": self.space, "number": version.number, "hash": version.hash, "why": why}
+        row = {"space": self.space, "number": version.number, "hash": version.hash, "why": why, "restored": restored}
         connection.execute(insert(VERSIONS).values(row | {"at": _stamp(datetime.now(UTC))}))
         return version
 
@@ -454,7 +553,7 @@ class Shelf:
                 newest += 1
                 number = newest
                 rows.append(self._row(number, memory))
-                lines.append(self._words(number, memory))
+                lines.append(_words(number, self.space, memory))
             elif connection.execute(select(SPANS.c.since).where(SPANS.c.memory == number, SPANS.c.until.is_(None))).first():
                 continue
             spans.append({"memory": number, "since": version, "until": None, "why": ""})
@@ -478,8 +577,9 @@ class Shelf:
             "body": memory.model_dump_json(),
         }
 
-    def _words(self, number: int, memory: Memory) -> dict[str, object]:
-        return {"rowid": number, "place": place(self.space, memory.repo), "words": " ".join(words(memory.text))}
+
+def _words(number: int, space: str, memory: Memory) -> dict[str, object]:
+    return {"rowid": number, "place": place(space, memory.repo), "words": " ".join(words(memory.text))}
 
 
 def place(space: str, repo: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 
 LONGEST_TEXT = 20_000
 LONGEST_WORD = 60
@@ -15,6 +16,23 @@ STOPWORDS = frozenset(
     "this to up us use used uses using was we were what when where which while who why will with would you your "
     "def self return import none true false class".split()
 )
+
+
+K1, B = 1.2, 0.75
+"""How soon a word that is said again stops counting, and how much long texts are held back."""
+
+
+def bm25(said: Sequence[str], weights: Mapping[str, float], usual: float) -> float:
+    """How well a text fits weighted words: Okapi BM25 (Robertson and Zaragoza, FTIR 2009).
+
+    `usual` is how many words a text has on average.
+    """
+    times: dict[str, int] = {}
+    for word in said:
+        if word in weights:
+            times[word] = times.get(word, 0) + 1
+    short = K1 * (1 - B + B * len(said) / usual) if usual else K1
+    return sum(weights[word] * count * (K1 + 1) / (count + short) for word, count in times.items())
 
 
 def words(text: str) -> list[str]:

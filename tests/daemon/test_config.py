@@ -45,6 +45,7 @@ OTHERS = {
     ("knowledge", "embedder"): "hashing",
     ("knowledge", "distiller"): "model",
     ("knowledge", "floor"): 0.5,
+    ("knowledge", "space"): "seed-1",
     ("tasks", "repos"): ["game"],
     ("tasks", "source"): "koans",
     ("tasks", "order"): "chronological",

@@ -167,7 +167,7 @@ def test_exported_trajectories_can_be_taken_in_elsewhere_once(slept: Path, tmp_p
             shutil.copy(out, tmp_path / name)
             (tmp_path / name).rename(inbox / name)
             until(lambda name=name: not (inbox / name).exists(), "the inbox to be emptied")  # type: ignore[misc]
-        assert (inbox / "accepted" / "first.jsonl").exists()
+        assert (inbox / "accepted" / "first.jsonl.report").exists()
         assert "already recorded" in (inbox / "rejected" / "second.jsonl.why").read_text()
     with Store(tmp_path / "other" / "sleepy.db", read_only=True) as store:
         assert {t.id for t in store.trajectories()} >= {json.loads(line)["id"] for line in out.read_text().splitlines()}

@@ -123,6 +123,8 @@ def test_what_is_forgotten_is_gone_from_everywhere_and_what_learnt_from_it_can_b
 def test_it_is_asked_beside_the_work(tmp_path: Path) -> None:
     write_config(tmp_path, count=400, after=0)
     with daemon(tmp_path):
+        # It may come while the worker is being started for the first tasks: there is one worker all the same.
+        assert ask(tmp_path / "control.sock", "POST", "/memory/search", {"query": "gives None"}, timeout=90) == []
         until(lambda: status(tmp_path)["tasks_ended"] >= 8, "eight tasks")
         busy = 0
         for _ in range(20):
@@ -131,6 +133,7 @@ def test_it_is_asked_beside_the_work(tmp_path: Path) -> None:
             busy += bool(doing)
         assert busy > 5
         assert "pause" in ctl(tmp_path, "memory", "rebuild", code=1)
+        assert len(run("logs", "--home", str(tmp_path), "--event", "worker.started").stdout.splitlines()) == 1
 
 
 def test_without_a_daemon_the_index_is_made_anew_after_it_was_deleted_or_damaged(lived: Path, tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def gold_turns(opened: Checkout, patch: str) -> list[str]:
 
 
 class ByIssue(ScriptedModel):
-    """Plays the script of the issue that its conversation holds; it speaks the full protocol."""
+    """Plays the script of the issue that its conversation ends on (earlier ones may be recalled); in the full protocol."""
 
     def __init__(self, scripts: Mapping[str, Sequence[str]]) -> None:
         super().__init__(speaks="text")
@@ -68,7 +68,8 @@ class ByIssue(ScriptedModel):
         answers = []
         for messages in conversations:
             told = " ".join(" ".join(m.content for m in messages if m.role == "user").split())
-            script = next((lines for issue, lines in self.issues.items() if issue in told), [])
+            last = max(self.issues, key=told.rfind, default="")
+            script = self.issues[last] if last in told and last else []
             turn = sum(m.role == "assistant" for m in messages)
             self.seen += [m.content for m in messages]
             answers.append(Completion(script[turn] if turn < len(script) else render_full(Call("submit")), 0, 0))

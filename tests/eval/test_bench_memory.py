@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from agent.distil import distil
 from agent.sandbox.ladder import probe
-from eval.bench_memory import METHODS, MemoryBench, score, scored
+from eval.bench_memory import MemoryBench
 from eval.bench_memory_card import card
 from eval.bench_memory_past import SWE_BENCH_CL, Past, changes, pocket, solved, swe_bench_cl
+from eval.bench_memory_quality import METHODS, score, scored
 from eval.bench_memory_scale import START, Writer
 from eval.swebench.dataset import read
 from memory.hashing import content_hash
@@ -24,7 +25,7 @@ from memory.tasks import Task
 from tests.daemon.running import run
 
 DATA = Path(os.environ.get("SLEEPYD_DATA", Path(__file__).parents[3] / "shared" / "data")) / "swe-bench-cl.json"
-QUICK = ["bench", "memory", "--json", "--seeds", "1", "--tasks", "8", "--sizes", "300"]
+QUICK = ["bench", "memory", "--json", "--seeds", "1", "--tasks", "4", "--sizes", "100"]
 EVERY = KnowledgeConfig(floor=0, words_floor=0)
 PATCH = """diff --git a/shop/fees.py b/shop/fees.py
 --- a/shop/fees.py
@@ -60,17 +61,18 @@ def past() -> Past:
 
 
 def test_the_command_prints_one_report_with_every_method_and_says_what_was_left_out(tmp_path: Path) -> None:
-    done = run(*QUICK, "--home", str(tmp_path), SLEEPYD_DATA=str(tmp_path), SLEEPYD_KNOWLEDGE__EMBEDDER="hashing")
+    here = {**os.environ, "SLEEPYD_DATA": str(tmp_path), "SLEEPYD_KNOWLEDGE__EMBEDDER": "hashing"}
+    done = run(*QUICK, "--home", str(tmp_path), env=here, timeout=200)
     assert done.returncode == 0, done.stderr
     report = MemoryBench.model_validate_json(done.stdout)
     assert [row.method for row in report.quality] == [row.method for row in report.quality_tuned] == list(METHODS)
     assert not {r for row in report.quality for r in row.repositories} & set(report.quality_tuned[0].repositories)
     assert [(each.stream, "data fetch" in each.reason) for each in report.skipped] == [(SWE_BENCH_CL, True)]
     for row in report.quality:
-        assert 0 < row.queries_with_relevant <= row.queries == 4 * 7
+        assert 0 < row.queries_with_relevant <= row.queries == 4 * 3
         assert row.recall_at_3_interval[0] <= row.recall_at_3 <= row.recall_at_3_interval[1]
-    assert [(row.memories, row.repositories) for row in report.scale] == [(300, 8)]
-    assert [(row.memories, row.repositories) for row in report.scale_one_repository] == [(300, 1)]
+    assert [(row.memories, row.repositories) for row in report.scale] == [(100, 8)]
+    assert [(row.memories, row.repositories) for row in report.scale_one_repository] == [(100, 1)]
     assert 0 < report.scale[0].recall_p50_ms <= report.scale[0].recall_p95_ms <= report.scale[0].recall_max_ms
     assert report.embedder == HashingEmbedder.name
     assert f"| pocket | hybrid | {report.quality[-1].recall_at_3:.3f} (" in card(report)
@@ -97,7 +99,7 @@ def test_the_same_seed_gives_the_same_scores() -> None:
 
 
 def test_a_damaged_index_gives_lower_scores_to_all_that_use_it(past: Past) -> None:
-    known = past.tasks[:10]
+    known = past.tasks[:14]
     again = [t.model_copy(update={"id": f"{t.id}-again", "created_at": t.created_at + timedelta(days=99)}) for t in known]
     twice = Past(
         "pocket",
@@ -108,9 +110,9 @@ def test_a_damaged_index_gives_lower_scores_to_all_that_use_it(past: Past) -> No
     )
     sound, damaged = (scored([twice], embedder, EVERY) for embedder in (HashingEmbedder(), Shuffled()))
     rank = {method: [sum(s.reciprocal_rank for s in found[method]) for found in (sound, damaged)] for method in METHODS}
-    assert rank["dense"][0] > 9
-    for method in ("reference", "dense", "hybrid"):
-        assert rank[method][1] < rank[method][0] - 1, method
+    assert rank["dense"][0] > 0.9 * len(known)
+    for method, less in (("reference", 0.5), ("dense", 0.5), ("hybrid", 0.95)):  # words make up for some of it
+        assert rank[method][1] < less * rank[method][0], method
     assert rank["bm25"][1] == rank["bm25"][0]
 
 

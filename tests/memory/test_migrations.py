@@ -3,7 +3,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from memory.knowledge.shelf import DISTILLED, FORGOTTEN, HANDBOOKS, MEMORIES, SP
 from memory.migrations import MIGRATIONS, Migration, migrate, pending
 from memory.store import NIGHT_STEPS, NIGHTS, NOTES, RESULTS, STEPS, TASKS, TRAJECTORIES, Store
 from memory.tasks import Task
+from memory.trajectories import Trajectory
 
 NAMES = [name for name, _ in MIGRATIONS]
 
@@ -118,6 +119,29 @@ def test_an_empty_file_becomes_a_store_but_only_by_writing(path: Path, engine: E
     with engine.begin() as connection:
         assert pending(connection, path) == []
     Store(path, read_only=True).close()
+
+
+@pytest.mark.parametrize(
+    ("change", "allowed"),
+    [
+        ("prompt = 'ssue'", True),
+        ("prompt = ''", True),
+        ("prompt = 'notes'", False),
+        ("prompt = 'notes, issue'", False),
+        ("prompt = 'more notes, issue'", False),
+        ("prompt = 'issue', reason = 'x'", False),
+        ("prompt = 'issue', adapter = 'x'", False),
+        ("prompt = 'issue', imported = 'x'", False),
+    ],
+)
+def test_the_prompt_of_an_ended_attempt_may_only_be_cut_to_its_own_end(path: Path, change: str, allowed: bool) -> None:
+    head = {"id": "a", "task_id": "t", "repo": "r", "prompt": "notes, issue", "model": "m", "config_hash": "c"}
+    with Store(path) as store:
+        whole = Trajectory.model_validate(head | {"started_at": "2026-03-01T12:00:00Z", "outcome": "resolved"})
+        store.began(whole)
+        store.ended(whole)
+        with nullcontext() if allowed else pytest.raises(StoreError, match="already ended"), store.writing() as connection:
+            connection.exec_driver_sql(f"UPDATE trajectories SET {change}")
 
 
 def test_many_may_open_a_new_store_at_once(path: Path) -> None:

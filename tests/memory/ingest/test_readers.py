@@ -179,6 +179,29 @@ def test_a_session_that_was_forgotten_is_not_imported_again(tmp_path: Path) -> N
         assert any("forgotten" in note for note in report.notes)
 
 
+def test_a_longer_version_of_a_forgotten_session_is_not_imported_either(tmp_path: Path) -> None:
+    short, longer = (tmp_path / f"{name}.jsonl" for name in "ab")
+    write(short, claude_lines()[:10]), write(longer, claude_lines())
+    _, found = read(short)
+    with Store(tmp_path / "sleepy.db") as store:
+        keep(store, Bundle.of(found))
+        forget(store, found[0].id)
+        report, found = read(longer)
+        assert new_of(found, store, report) == []
+        assert any("forgotten" in note for note in report.notes)
+
+
+def test_after_a_kill_between_tasks_and_attempts_the_same_file_brings_the_rest(tmp_path: Path) -> None:
+    report, found = read(write(tmp_path / "s.jsonl", claude_lines()))
+    with Store(tmp_path / "sleepy.db") as store:
+        store.add_tasks(Bundle.of(found).tasks)
+        assert new_of(found, store, report) == found
+        assert not report.notes
+        keep(store, Bundle.of(found))
+        assert [one.id for one in store.trajectories()] == [found[0].id]
+        assert len(store.tasks()) == 1
+
+
 def test_folders_are_searched_links_out_of_them_and_pipes_are_not_read(tmp_path: Path) -> None:
     outside, inside = tmp_path / "outside", tmp_path / "inside"
     (inside / "deep").mkdir(parents=True)
@@ -195,4 +218,9 @@ def test_folders_are_searched_links_out_of_them_and_pipes_are_not_read(tmp_path:
     assert {path.name for path, report in found.items() if report and not report.problem} >= {"link.jsonl", "pipe.jsonl"}
     assert read(inside / "pipe.jsonl")[0].problem == "no regular file"
     assert list(files([tmp_path / "inside" / "folder" / "none"])) == [(tmp_path / "inside" / "folder" / "none", None)]
+    (inside / "x").mkdir()
+    late = files([inside])
+    next(late)
+    (inside / "x").rmdir()
+    assert {Path(report.file).name: report.problem for _, report in late if report}["x"] == "No such file or directory"
     assert read(tmp_path / "none.traj")[0].problem == "No such file or directory"

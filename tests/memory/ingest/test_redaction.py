@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from memory.ingest.entropy import high_entropy
 from memory.ingest.redaction import LONGEST, Redactor
 from memory.trajectories import Trajectory
 from tests.memory.ingest.samples import KEY
@@ -114,6 +115,10 @@ def test_any_text_is_taken_and_a_second_time_changes_nothing(text: str) -> None:
         'hash = "sha256:aaf0adf1b4a2a5b1a2b4a3f9f3e1b1bb7f6d8a7c3f0d3c9a9a4b3c2d1e0f9a8b"',
         "golang.org/x/sys v0.1.0 h1:kunALQeHf1/185U1i0GOB/fy1IPRDDpuoOOqRReG57U=",
         "aaf0adf1b4a2a5b1a2b4a3f9f3e1b1bb7f6d8a7c3f0d3c9a9a4b3c2d1e0f9a8b  dist/wheel.whl",
+        "HEAD is now at 3f786850e387550fdab836ed7e6dc881de23001b\nFrom 3f786850e387550fdab836ed7e6dc881de23001b Mon Sep 17",
+        "checkout: moving from 3f786850e387550fdab836ed7e6dc881de23001b to 89e6c98d92887913cadf06b2adb97f26cde4849b",
+        "  integrity sha1-q8Zx3LmN0vB7tYp2RkWd5HsJ9Ea=\nx/y.py,sha256=kunALQeHf1_185U1i0GOB_fy1IPRDDpuoOOqRReG57U,12",
+        "  checksum: 10c0/aaf0adf1b4a2a5b1a2b4a3f9f3e1b1bb7f6d8a7c3f0d3c9a9a4b3c2d1e0f9a8b",
         "session 5f0c7e1a-0b1c-4d2e-8f3a-0123456789ab",
         '  File "/usr/lib/python3.11/site-packages/django/db/models/fields/related_descriptors.py", line 1234, in __get__',
         "tests/functional/m/missing/test_missing_kwoa_2_args_3_kwargs.py::TestBase64HighEntropy::test_utf8_to_latin1_v2 PASSED",
@@ -125,6 +130,44 @@ def test_any_text_is_taken_and_a_second_time_changes_nothing(text: str) -> None:
 )
 def test_what_coding_sessions_are_full_of_stays_as_it_is(text: str) -> None:
     assert Redactor().text(text) == text
+
+
+GIT = ("to", "from", "at", "HEAD", "commit", "ref:", "was at", "moving to", "Updating", "From", "sha1", "tree", "3f786850e38")
+
+
+@pytest.mark.parametrize("word", [*GIT, "hash:", "digest =", "sha256", "md5:"])
+def test_a_word_of_gits_or_of_a_checksums_excuses_nothing_that_has_not_the_shape_of_one(word: str) -> None:
+    rng = random.Random(3)
+    for secret in ("q8Zx3LmN0vB7tYp2RkWd5HsJ", "Zq8" + drawn(rng, ALNUM, 37), rng.randbytes(12).hex(), rng.randbytes(17).hex()):
+        assert secret not in Redactor().text(f"I changed the login {word} {secret}")
+
+
+@pytest.mark.parametrize("word", ["to", "from", "at"])
+def test_a_word_of_everybodys_is_no_word_of_gits(word: str) -> None:
+    secret = random.Random(4).randbytes(20).hex()
+    assert secret not in Redactor().text(f"I changed the login {word} {secret}")
+
+
+@pytest.mark.parametrize("word", ["checksum:", "integrity=", "h1:", "sha512-"])
+def test_a_checksum_in_base64_has_the_length_of_one(word: str) -> None:
+    assert "q8Zx3LmN0vB7" not in Redactor().text(f"{word}q8Zx3LmN0vB7tYp2RkWd5HsJ")
+
+
+@pytest.mark.parametrize(
+    ("alphabet", "length", "missed"),
+    [
+        (ALNUM + "+/", 24, 0.05),
+        (ALNUM + "+/", 32, 0.02),
+        (ALNUM + "+/", 44, 0.01),
+        ("0123456789abcdef", 32, 0.001),
+        (string.ascii_lowercase + string.digits, 24, 0.14),
+        (string.ascii_lowercase + string.digits, 40, 0.08),
+        (string.ascii_uppercase + "234567", 32, 0.40),
+    ],
+)
+def test_of_strings_drawn_at_random_no_more_pass_than_the_document_says(alphabet: str, length: int, missed: float) -> None:
+    rng = random.Random(1)
+    assert sum(not high_entropy(drawn(rng, alphabet, length)) for _ in range(4_000)) <= 4_000 * missed
 
 
 def test_fewer_than_one_line_in_two_hundred_of_our_own_sources_is_changed() -> None:

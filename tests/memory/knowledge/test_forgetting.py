@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from agent.recalled import full_prompt, terse_prompt
 from memory.errors import RecordError
-from memory.knowledge.forgetting import MERGED, REASON, forget
-from memory.knowledge.memories import Entry, Handbook, Kind
+from memory.knowledge.forgetting import REASON, forget, shown_to
+from memory.knowledge.memories import MERGED, Entry, Handbook, Kind, Recalled
 from memory.knowledge.shelf import Shelf
 from memory.knowledge.words import words
 from memory.store import Store
@@ -171,3 +172,63 @@ def test_a_reader_elsewhere_does_not_keep_it_from_being_forgotten(tmp_path: Path
             assert Shelf(store, "both").active() == {}
         assert store.scrub()
         assert SECRET.encode() not in bytes_of(store)
+
+
+def test_an_imported_session_takes_its_own_task_with_it_and_no_other(store: Store) -> None:
+    for name, task_id in (("one", "imported-a"), ("two", "imported-a"), ("three", "stream-1")):
+        whole = attempt(name, Outcome.UNRESOLVED, task_id=task_id, imported="claude-code", prompt=SECRET)
+        store.import_trajectories([whole], [task(task_id).model_copy(update={"issue": f"{task_id} {SECRET}"})])
+    forget(store, "one")
+    assert [each.id for each in store.tasks()] == ["imported-a", "stream-1"]
+    forget(store, "two")
+    assert [each.id for each in store.tasks()] == ["stream-1"]
+    assert f"imported-a {SECRET}".encode() not in bytes_of(store)
+    forget(store, "three")
+    assert [each.id for each in store.tasks()] == ["stream-1"]
+
+
+def test_a_longer_version_of_a_forgotten_session_is_refused_and_leaves_nothing(store: Store) -> None:
+    def version(name: str, task_id: str) -> None:
+        whole = attempt(name, Outcome.UNRESOLVED, task_id=task_id, imported="claude-code")
+        store.import_trajectories([whole], [task(task_id)])
+
+    for task_id in ("imported-a", "stream-1"):
+        version(f"{task_id} short", task_id)
+        forget(store, f"{task_id} short")
+    with pytest.raises(RecordError, match="was forgotten"):
+        version("longer", "imported-a")
+    assert [each.id for each in store.tasks()] == ["stream-1"]
+    assert store.is_forgotten("longer", "imported-a")
+    assert not store.is_forgotten("longer")
+    assert not store.is_forgotten("longer", "stream-1")
+    version("another's", "stream-1")
+
+
+@pytest.mark.parametrize("issue", ["it is wrong", "it is\nissue in shop\nwrong", "\n", "it\x00is ünï"])
+@pytest.mark.parametrize("terse", [True, False])
+@pytest.mark.parametrize("known", [True, False])
+def test_prompts_it_was_shown_in_keep_the_issue_alone(store: Store, shelf: Shelf, issue: str, terse: bool, known: bool) -> None:
+    secret = memory(1, symptom=f"{SECRET}\nissue in shop\n{SECRET}", change=SECRET)
+    stated = fact(1, f"run {SECRET}", Kind.COMMAND)
+    shelf.put(told(secret, stated, memory(2)))
+    entry = Entry(fact=stated.fact, kind=Kind.COMMAND, cites=(stated.id,))
+    asked = task("asked").model_copy(update={"issue": issue})
+    recalled = Recalled(memories=(secret, memory(2)), facts=(entry,))
+    told_ = terse_prompt(asked, recalled) if terse else full_prompt(asked, recalled, "Notes, not orders:")
+    if known:
+        store.add_task(asked)
+    for name, prompt in (("shown", told_), ("cited", told_), ("other", "of another")):
+        whole = attempt(name, Outcome.RESOLVED, task_id=asked.id, prompt=prompt)
+        store.began(whole)
+        store.ended(whole)
+    shelf.used("shown", [secret.id])
+    shelf.used("cited", [memory(2).id], cited=[stated.id])
+    shelf.used("other", [memory(2).id])
+    assert shown_to(store, "attempt-1") == ["cited", "shown"]
+    forget(store, "attempt-1")
+    bare = f"issue in shop\n{issue}"
+    if not known and "issue in shop" in issue:  # where the issue is not known, its last beginning is taken
+        bare = "issue in shop\nwrong"
+    assert {each.id: each.prompt for each in store.trajectories()} == {"shown": bare, "cited": bare, "other": "of another"}
+    assert SECRET.encode() not in bytes_of(store)
+    assert shown_to(store, "attempt-1") == []

@@ -8,7 +8,7 @@ import sys
 import sysconfig
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -39,8 +39,8 @@ class OtherEmbedder(HashingEmbedder):
         return np.eye(16, dtype=np.float32)[[len(text) % 16 for text in texts]]
 
 
-def opened(folder: Path, space: str = "arm", url: str = "") -> ChromaIndex:
-    return ChromaIndex(space, HashingEmbedder(), folder, url)
+def opened(folder: Path, space: str = "arm", url: str = "", owner: str = "") -> ChromaIndex:
+    return ChromaIndex(space, HashingEmbedder(), folder, url, owner=owner)
 
 
 def some(count: int, start: int = 1, **changes: object) -> dict[int, Memory]:
@@ -126,6 +126,25 @@ def test_the_earlier_ones_are_all_found_however_many_later_ones_are_nearer(index
     assert found(index, at=0.5) == []
 
 
+@pytest.mark.parametrize(("wide", "exact"), [(0, MANY), (0, 0), (10**6, 0)], ids=["looked at each", "hnsw", "hnsw, wide"])
+def test_however_it_is_searched_it_finds_the_nearest_early_ones(
+    wide: int, exact: int, made: tuple[Path, dict[int, Memory]], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"LEAST": 0, "WIDE": wide, "EXACT": exact, "PAGE": 400, "KEPT": 700}.items():
+        monkeypatch.setattr(f"memory.knowledge.index.{name}", value)
+    shutil.copytree(made[0], folder)
+    every = made[1]
+    rows = HashingEmbedder().embed([m.text for m in every.values()])
+    with closing(opened(folder)) as index:
+        for latest in (0.5, 3, 77, 600, MANY):
+            for asked in (5, 333, 1234):
+                scores = rows @ rows[asked - 1]
+                early = sorted((n for n in every if n <= latest), key=lambda n: (-round(float(scores[n - 1]), 5), n))[:4]
+                near = index.query(every[asked].text, "shop", day(latest), 4)
+                assert [one.similarity for one in near] == pytest.approx([float(scores[n - 1]) for n in early], abs=1e-5)
+                assert all(one.number <= latest for one in near)
+
+
 def test_asking_for_nothing_and_of_nowhere_finds_nothing(index: ChromaIndex) -> None:
     assert found(index) == []
     index.add(some(1))
@@ -134,8 +153,11 @@ def test_asking_for_nothing_and_of_nowhere_finds_nothing(index: ChromaIndex) -> 
 
 def test_a_number_that_stands_for_another_memory_now_is_found_by_what_it_says_now(index: ChromaIndex) -> None:
     index.add({1: memory(symptom="the paginator counts twice")})
+    assert found(index, at=0) == [1]
     index.add({1: memory(symptom="rounding of fees")})
     assert index.query(memory(symptom="rounding of fees").text, "shop", day(0), 1)[0].similarity == pytest.approx(1, abs=1e-5)
+    index.add({1: memory(3)})
+    assert (found(index, at=2), found(index, at=3)) == ([], [1])
 
 
 def test_removing_reaches_every_repository_and_what_is_not_there_does_not_matter(index: ChromaIndex) -> None:
@@ -348,6 +370,68 @@ def test_a_kill_while_nothing_is_written_costs_nothing(folder: Path) -> None:
         assert synced(index, some(3000)) == Synced(0, 0, False)
 
 
+# Forgetting.
+
+
+def traces(place: Path, text: str) -> list[str]:
+    """Files that hold the vector of a text, below the place."""
+    vector = HashingEmbedder().embed([text])[0].tobytes()
+    return [path.name for path in place.rglob("*") if path.is_file() and vector in path.read_bytes()]
+
+
+@pytest.mark.parametrize("count", [3, MANY])
+def test_scrubbing_leaves_no_byte_of_what_was_removed(count: int, index: ChromaIndex, folder: Path) -> None:
+    held = some(count)
+    secret = held[2].text
+    synced(index, held)
+    index.close()
+    shutil.copytree(folder, folder.parent / "chroma.damaged")
+    with closing(opened(folder)) as again:
+        del held[2]
+        synced(again, held)
+        assert len(traces(folder.parent, secret)) >= 2, "else there is nothing to scrub"
+        again.scrub()
+        assert (traces(folder.parent, secret), [path.name for path in folder.parent.iterdir()]) == ([], ["chroma"])
+        with pytest.raises(KnowledgeError, match="not filled"):
+            found(again)
+        assert synced(again, held) == Synced(count - 1, 0, True)
+        assert (traces(folder.parent, secret), len(found(again, at=9, most=2))) == ([], 2)
+    with closing(opened(folder)) as whole:
+        assert synced(whole, held) == Synced(0, 0, False)
+
+
+def test_no_memory_that_chroma_did_not_clear_is_left_in_its_files(index: ChromaIndex, folder: Path) -> None:
+    index.add(some(3))
+    assert len(found(index)) == 3
+    begun = [path for path in folder.glob("*/*") if path.name in ("data_level0.bin", "length.bin")]
+    assert begun
+    assert not any(any(path.read_bytes()) for path in begun)
+    index.close()
+    assert not any(any(path.read_bytes()) for path in begun)
+
+
+def test_a_folder_that_another_space_uses_is_not_scrubbed_under_it_and_other_spaces_fill_it_again(folder: Path) -> None:
+    with closing(opened(folder)) as one:
+        with closing(opened(folder, "other arm")) as other:
+            other.add(some(3))
+            with pytest.raises(KnowledgeError, match="close that first"):
+                one.scrub()
+            assert len(found(other)) == 3
+        one.scrub()
+        with pytest.raises(KnowledgeError, match="closed"):
+            other.scrub()
+        with closing(opened(folder, "other arm")) as other:
+            assert (synced(other, some(3)).added, len(found(other))) == (3, 3)
+
+
+def test_a_scrub_that_was_killed_is_completed_at_the_next_start(folder: Path) -> None:
+    secret = filled(folder, 3)[2].text
+    folder.rename(folder.parent / "chroma.erased")
+    assert traces(folder.parent, secret)
+    with closing(opened(folder)) as index:
+        assert (synced(index, some(1)), traces(folder.parent, secret)) == (Synced(1, 0, False), [])
+
+
 def test_a_closed_index_and_a_place_that_cannot_be_used_say_so(index: ChromaIndex, tmp_path: Path) -> None:
     index.close()
     index.close()
@@ -361,12 +445,10 @@ def test_a_closed_index_and_a_place_that_cannot_be_used_say_so(index: ChromaInde
 # A server.
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with closing(socket.create_server(("127.0.0.1", 0))) as free:
-        port = free.getsockname()[1]
+@contextmanager
+def serving(place: Path, port: int) -> Iterator[str]:
     chroma = Path(sysconfig.get_path("scripts")) / "chroma"
-    where = ["--path", str(tmp_path_factory.mktemp("server")), "--host", "127.0.0.1", "--port", str(port)]
+    where = ["--path", str(place), "--host", "127.0.0.1", "--port", str(port)]
     with subprocess.Popen([chroma, "run", *where], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         url = f"http://127.0.0.1:{port}"
         for _ in range(300):
@@ -374,8 +456,21 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
                 httpx.get(f"{url}/api/v2/heartbeat").raise_for_status()
                 break
             time.sleep(0.1)
+        try:
+            yield url
+        finally:
+            process.kill()
+
+
+def free_port() -> int:
+    with closing(socket.create_server(("127.0.0.1", 0))) as free:
+        return int(free.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with serving(tmp_path_factory.mktemp("server"), free_port()) as url:
         yield url
-        process.terminate()
 
 
 def test_a_server_does_what_the_folder_does(server: str, folder: Path) -> None:
@@ -389,6 +484,44 @@ def test_a_server_does_what_the_folder_does(server: str, folder: Path) -> None:
     with closing(ChromaIndex("other arm", OtherEmbedder(), folder, server)) as changed:
         assert synced(changed, some(1)) == Synced(1, 0, True)
     assert not folder.exists()
+
+
+def test_owners_of_one_server_leave_each_other_alone(server: str, folder: Path) -> None:
+    with closing(opened(folder, url=server, owner="a")) as one, closing(opened(folder, url=server, owner="b")) as other:
+        assert synced(one, some(3)) == synced(other, some(3)) == Synced(3, 0, False)
+        synced(one, some(1))
+        assert (found(one), sorted(found(other)), synced(other, some(3))) == ([1], [1, 2, 3], Synced(0, 0, False))
+        one.remove([1])
+        one.drop()
+        one.scrub()
+        assert (one.count(), other.count(), len(found(other))) == (0, 3, 3)
+        assert (synced(one, some(2)), len(found(one))) == (Synced(2, 0, True), 2)
+
+
+def test_a_server_that_lost_everything_while_it_was_used_says_so_and_is_filled_again(folder: Path, tmp_path: Path) -> None:
+    held, place, port = some(3), tmp_path / "data", free_port()
+    with serving(place, port) as url:
+        index = opened(folder, url=url)
+        synced(index, held)
+        assert len(found(index)) == 3
+        synced(index, held)
+    with closing(index):
+        with pytest.raises(KnowledgeError, match="start it"):
+            index.count()
+        for repair in ("sync", "drop"):
+            shutil.rmtree(place)
+            with serving(place, port):
+                with pytest.raises(KnowledgeError):
+                    index.add(some(1, 9))
+                with pytest.raises(KnowledgeError):
+                    found(index)
+                if repair == "drop":
+                    index.drop()
+                    index.add(some(1))
+                    index.drop()
+                assert synced(index, held) == Synced(3, 0, False), repair
+                assert (len(found(index)), index.count()) == (3, 3), repair
+                synced(index, held)
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9", "http://", "127.0.0.1:8000", "http://x:port", "ftp://127.0.0.1"])

@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from sqlalchemy import func, select
 
 from memory.errors import RecordError, StoreError
+from memory.knowledge.forgetting import forget
 from memory.knowledge.memories import Entry, Handbook, Kind, Memory
 from memory.knowledge.shelf import DISTILLED, MEMORIES, SPANS, WORDS, Shelf, Use
 from memory.knowledge.words import words
@@ -117,6 +118,29 @@ def test_a_version_can_be_restored_and_that_undone(shelf: Shelf) -> None:
         shelf.restore(8, "no such version")
 
 
+def test_what_was_learnt_since_a_roll_back_survives_its_undoing_but_no_going_back(shelf: Shelf) -> None:
+    shelf.put(told(memory(1)))
+    shelf.put(told(memory(2)))
+    shelf.restore(1, "rolled back")
+    shelf.put(told(memory(3)))  # version 4
+    shelf.restore(2, "rolled forward")
+    assert shelf.active().keys() == {1, 2, 3}
+    shelf.put(told(memory(4)))
+    shelf.restore(4, "rolled back")
+    assert shelf.active().keys() == {1, 3}
+    shelf.put(told(memory(5)))
+    shelf.restore(6, "rolled forward")
+    assert shelf.active().keys() == {1, 2, 3, 4, 5}
+
+
+def test_a_roll_back_that_changed_nothing_can_be_undone_too(shelf: Shelf) -> None:
+    shelf.put(told(memory(1)))
+    shelf.restore(1, "rolled back")
+    shelf.put(told(memory(2)))
+    shelf.restore(1, "rolled forward")
+    assert shelf.active().keys() == {1, 2}
+
+
 class Versions(RuleBasedStateMachine):
     """The shelf beside a plain list of states: what was active, and which handbook held, in every version."""
 
@@ -126,14 +150,19 @@ class Versions(RuleBasedStateMachine):
         self.store = Store(Path(self.folder.name) / "store.db")
         self.shelf = Shelf(self.store, "both")
         self.states: list[tuple[frozenset[int], str]] = [(frozenset(), "")]
+        self.order = [0]  # versions as they follow each other
+        self.restored = (0, -1)  # the last restoring, and of which version
+        self.learnt: dict[int, int] = {}
         self.made = 0
 
     def teardown(self) -> None:
         self.store.close()
         self.folder.cleanup()
 
-    def expect(self, active: frozenset[int], fact: str) -> None:
-        if (active, fact) != self.states[-1]:
+    def expect(self, active: frozenset[int], fact: str, after: int | None = None) -> None:
+        if (active, fact) != self.states[-1] or after is not None:
+            before = len(self.states) - 1 if after is None else after
+            self.order.insert(self.order.index(before) + 1, len(self.states))
             self.states.append((active, fact))
         assert self.shelf.version().number == len(self.states) - 1
         assert self.shelf.active().keys() == active
@@ -146,6 +175,7 @@ class Versions(RuleBasedStateMachine):
         new = [memory(self.made + n + 1) for n in range(count)]
         numbers = self.shelf.put(told(*new))
         self.made += count
+        self.learnt |= dict.fromkeys(numbers, len(self.states))
         self.expect(self.states[-1][0] | set(numbers), self.states[-1][1])
 
     @precondition(lambda self: self.made)
@@ -160,9 +190,15 @@ class Versions(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def restore(self, data: st.DataObject) -> None:
-        number = data.draw(st.integers(0, len(self.states) - 1))
+        newest = len(self.states) - 1
+        number = data.draw(st.integers(0, newest))
+        active, fact = self.states[number]
+        undoes_nothing = self.restored == (number + 1, number)
+        if undoes_nothing or self.order.index(number) > self.order.index(newest):
+            active |= {each for each in self.states[-1][0] if self.learnt[each] > number}
         self.shelf.restore(number, "restored")
-        self.expect(*self.states[number])
+        self.restored = (newest + 1, number)
+        self.expect(active, fact, after=number)
 
 
 Versions.TestCase.settings = settings(
@@ -206,7 +242,7 @@ def test_only_so_many_common_words_are_looked_up(shelf: Shelf, monkeypatch: pyte
     assert shelf.rarest(["usual", "word3", "order", "word3", "word4"]) == ["word3", "word4", "usual"]
     assert shelf.rarest(["usual", "word3"], 1) == ["word3"]
     assert len(found(shelf, "usual word3")) == 8
-    monkeypatch.setattr("memory.knowledge.shelf.POSTINGS", 8)  # now the place is too common as well
+    monkeypatch.setattr("memory.knowledge.shelf.POSTINGS", 8)
     Shelf(shelf.store, "other").put(told(memory(3, symptom="word3")))
     assert (found(shelf, "usual word3"), len(found(shelf, "usual"))) == ([4], 8)
     shelf.put(told(memory(9, symptom="usual", change="x")))
@@ -214,6 +250,32 @@ def test_only_so_many_common_words_are_looked_up(shelf: Shelf, monkeypatch: pyte
     monkeypatch.setattr("memory.knowledge.shelf.POSTINGS", -1)
     shelf.put(told(memory(10, symptom="word3", repo="game")))
     assert (found(shelf, "word3"), found(shelf, "word3", repo="game"), found(shelf, "word3", repo="sh")) == ([4], [11], [])
+
+
+def test_unknown_words_weigh_as_the_rarest_and_are_not_looked_up(shelf: Shelf) -> None:
+    shelf.put(told(*(memory(n, symptom=f"usual word{n}", change="x") for n in range(8))))
+    weights = shelf.rarities(["usual", "unheard", "word3"])
+    assert list(weights) == ["unheard", "word3", "usual"]
+    assert weights["unheard"] == weights["word3"] > 2 * weights["usual"] > 0
+    assert shelf.rarest(["usual", "unheard"]) == ["usual"]
+    assert list(shelf.rarities([*map(str, range(100)), "usual"])) == sorted(map(str, range(100)))[:14]
+
+
+def test_what_other_spaces_hold_changes_neither_weights_nor_order(store: Store, shelf: Shelf) -> None:
+    shelf.put(told(*(memory(n, symptom=f"owl {'yak ' * n}", change="x") for n in range(1, 6)), memory(9, symptom="emu")))
+    asked = ["owl", "yak", "emu", "gnu"]
+    before = shelf.match("shop", asked, day(99), 9), shelf.rarities(asked)
+    assert [each.number for each in before[0] if each.number != 6] == [5, 4, 3, 2, 1]
+    Shelf(store, "other").put(told(*(memory(n, symptom=f"emu gnu {n} " + "long " * n, change="x") for n in range(40))))
+    for each in (shelf, Shelf(store, "both")):
+        assert (each.match("shop", asked, day(99), 9), each.rarities(asked)) == before
+
+
+def test_what_was_forgotten_no_longer_counts(store: Store, shelf: Shelf) -> None:
+    shelf.put(told(memory(1, symptom="owl"), memory(2, symptom="owl emu"), memory(3, symptom="yak")))
+    assert shelf.rarest(["owl", "emu"]) == ["emu", "owl"]
+    forget(store, "attempt-2")
+    assert (shelf.rarest(["owl", "emu"]), shelf.rarities(["owl"])) == (["owl"], Shelf(store, "both").rarities(["owl"]))
 
 
 HOSTILE = ['"', "'", "*", "a*", "NEAR", "AND", "OR", "near", "near(a b)", "place : x", "words:", "^a", "(", "ünï", "🦉", "\x00"]
@@ -249,6 +311,62 @@ def test_words_can_be_written_anew(shelf: Shelf) -> None:
     assert found(shelf, "total order") == []
     assert shelf.reindex_words() == 2
     assert sorted(found(shelf, "total order")) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "damage", ["DELETE FROM memory_words_data", "UPDATE memory_words_data SET block = x'00'", "DELETE FROM memory_words_config"]
+)
+def test_words_whose_table_is_damaged_are_made_anew_for_every_space(store: Store, shelf: Shelf, damage: str) -> None:
+    other = Shelf(store, "other")
+    for each in (shelf, other):
+        each.put(told(memory(1), memory(2)))
+    with store.writing() as connection:
+        connection.exec_driver_sql(damage)
+    store.close()
+    with Store(store.path) as again:
+        assert Shelf(again, "both").reindex_words() == 4
+        assert sorted(found(Shelf(again, "both"), "total order")) == [1, 2]
+        assert sorted(found(Shelf(again, "other"), "total order")) == [3, 4]
+        Shelf(again, "both").put(told(memory(3)))
+        assert again.check() == ""
+
+
+def test_active_memories_are_counted_by_kind_and_by_being_verified(store: Store, shelf: Shelf) -> None:
+    shelf.put(told(memory(1), memory(2), memory(3, verified=False), memory(4, kind=Kind.COMMAND, fact="make")))
+    Shelf(store, "other").put(told(memory(1)))
+    shelf.change("tidied", close={2: "faded"})
+    assert (shelf.kinds(), shelf.verified()) == ({"case": 2, "command": 1}, 2)
+    assert (Shelf(store, "new").kinds(), Shelf(store, "new").verified()) == ({}, 0)
+
+
+def test_what_was_only_cited_is_no_use(store: Store, shelf: Shelf) -> None:
+    shelf.put(told(memory(1), memory(2)))
+    shelf.used("t", [memory(1).id], cited=[memory(1).id, memory(2).id])
+    assert shelf.uses() == {1: Use(recalled=1)}
+
+
+def test_threads_that_search_while_others_put_see_whole_counts(shelf: Shelf) -> None:
+    failed: list[Exception] = []
+    done = threading.Event()
+
+    def search() -> None:
+        try:
+            while not done.is_set():
+                shelf.match("shop", words("total order 7 word3 word20"), day(99), 5)
+                assert all(weight > 0 for weight in shelf.rarities(["order", "word3"]).values())
+        except (KeyError, RuntimeError, StoreError, AssertionError) as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=search) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for number in range(40):
+        shelf.put(told(memory(number, symptom=f"order word{number}")))
+    forget(shelf.store, "attempt-3")
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert failed == []
 
 
 def test_threads_that_put_and_search_at_once_lose_nothing(shelf: Shelf) -> None:
