@@ -67,21 +67,15 @@ class VersionRow(BaseModel):
 
 def stats(shelf: Shelf) -> MemoryStats:
     """How much is known of what."""
-    numbers = shelf.active()
-    kinds: Counter[str] = Counter()
-    verified = 0
-    for memory in shelf.get(numbers).values():
-        kinds[memory.kind] += 1
-        verified += memory.verified
     uses = shelf.uses()
     books = {repo: shelf.handbook(repo) for repo in shelf.booked()}
     return MemoryStats(
         space=shelf.space,
         version=str(shelf.version()),
-        memories=len(numbers),
+        memories=shelf.count(),
         by_repo=shelf.repos(),
-        by_kind=dict(sorted(kinds.items())),
-        verified=verified,
+        by_kind=shelf.kinds(),
+        verified=shelf.verified(),
         not_recalled=dict(sorted(Counter(why.partition(" ")[0] for _, _, why in shelf.closed().values()).items())),
         uses=sum(use.recalled for use in uses.values()),
         uses_resolved=sum(use.resolved for use in uses.values()),

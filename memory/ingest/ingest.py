@@ -213,15 +213,9 @@ def _has_task(connection: Connection, identity: str) -> bool:
 
 
 def keep(store: Store, bundle: Bundle) -> None:
-    """Record a file's sessions, all or none.
-
-    The tasks are first, in a transaction of their own: one without an attempt means nothing to anybody, and is there already
-    when the file is read again; an attempt without its task would have been known then, and never got it.
+    """Record a file's sessions and their tasks, all or none.
 
     Raises:
         RecordError: if one of them is recorded already, or was forgotten.
     """
-    with store.reading() as connection:
-        new = [task for task in bundle.tasks if not _has_task(connection, task.id)]
-    store.add_tasks(new)
-    store.import_trajectories(bundle.trajectories)
+    store.import_trajectories(bundle.trajectories, bundle.tasks)

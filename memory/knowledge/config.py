@@ -20,7 +20,7 @@ class KnowledgeConfig(BaseModel):
     """A name that keeps this knowledge apart from that of the same arm and stream; for experiments."""
     most: int = Field(default=3, ge=0, le=20)
     """Memories shown for one task at most."""
-    tokens: int = Field(default=800, ge=0)
+    tokens: int = Field(default=1200, ge=0)
     """Room for them and for the handbook in the prompt, at four characters a token."""
     floor: float = Field(default=-1.0, ge=-1, le=1)
     """Cosine similarity below which nothing is recalled unless its words fit; below 0 the embedder's own."""

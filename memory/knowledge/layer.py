@@ -100,9 +100,9 @@ class Knowledge:
 
     def used(self, trajectory_id: str, recalled: Recalled) -> None:
         """See `memory.knowledge.seam.KnowledgeLayer`."""
-        shown = [memory.id for memory in recalled.memories] + [cite for fact in recalled.facts for cite in fact.cites]
-        if shown:
-            self.shelf.used(trajectory_id, shown)
+        if recalled:
+            cited = [cite for fact in recalled.facts for cite in fact.cites]
+            self.shelf.used(trajectory_id, [memory.id for memory in recalled.memories], cited=cited)
 
     def search(self, query: str, repo: str, at: datetime, most: int = 10) -> list[Ranked]:
         """Memories for a text, best first, those below the floor included."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 LONGEST_TEXT = 20_000
 LONGEST_WORD = 60
@@ -37,13 +38,12 @@ def bm25(said: Sequence[str], weights: Mapping[str, float], usual: float) -> flo
 
 def words(text: str) -> list[str]:
     """Lower-case words of a text, in order: dotted and snake_case names whole and in their parts, common words left out."""
-    found: list[str] = []
-    for match in _TOKEN.finditer(text[:LONGEST_TEXT]):
-        name = match.group()
-        parts = [part for piece in _PARTS.findall(name) for part in _CAMEL.split(piece)]
-        whole = [piece for piece in (name, *name.split(".")) if len(parts) > 1]
-        for word in dict.fromkeys((*whole, *parts)):
-            low = word.lower()
-            if 1 < len(low) <= LONGEST_WORD and low not in STOPWORDS:
-                found.append(low)
-    return found
+    return [word for name in _TOKEN.findall(text[:LONGEST_TEXT]) for word in _of(name)]
+
+
+@lru_cache(maxsize=20_000)
+def _of(name: str) -> tuple[str, ...]:
+    parts = [part for piece in _PARTS.findall(name) for part in _CAMEL.split(piece)]
+    whole = [piece for piece in (name, *name.split(".")) if len(parts) > 1]
+    lows = (word.lower() for word in dict.fromkeys((*whole, *parts)))
+    return tuple(low for low in lows if 1 < len(low) <= LONGEST_WORD and low not in STOPWORDS)
