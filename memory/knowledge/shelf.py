@@ -52,7 +52,7 @@ WORDS = table("memory_words", column("rowid"), column("place"), column("words"))
 NUMBERED = table("sqlite_sequence", column("name"), column("seq"))
 TRAJECTORIES = table("trajectories", column("id"), column("outcome"))
 
-_SPACE: ColumnElement[str] = literal_column("+memories.space")
+_row_space: ColumnElement[str] = literal_column("+memories.space")
 """The sign keeps SQLite from walking through all memories of a space where their numbers are known."""
 
 BATCH = 500
@@ -192,7 +192,7 @@ class Shelf:
         with self.store.reading() as connection:
             for start in range(0, len(wanted), BATCH):
                 chosen = select(MEMORIES.c.number, MEMORIES.c.body).where(
-                    _SPACE == self.space, MEMORIES.c.number.in_(wanted[start : start + BATCH])
+                    _row_space == self.space, MEMORIES.c.number.in_(wanted[start : start + BATCH])
                 )
                 if active:
                     chosen = chosen.where(exists().where(SPANS.c.memory == MEMORIES.c.number, SPANS.c.until.is_(None)))
@@ -329,7 +329,7 @@ class Shelf:
             .select_from(USES)
             .join(MEMORIES, MEMORIES.c.number == USES.c.memory)
             .outerjoin(TRAJECTORIES, TRAJECTORIES.c.id == USES.c.trajectory_id)
-            .where(_SPACE == self.space, USES.c.cited.is_(False))
+            .where(_row_space == self.space, USES.c.cited.is_(False))
             .group_by(USES.c.memory)
         )
         wanted = None if numbers is None else set(numbers)
