@@ -102,11 +102,12 @@ class Knowing:
 
     def _lessons(self, identity: str, tasks: Mapping[str, Task]) -> Sequence[Memory]:
         trajectory = self._store.trajectory(identity)
-        task = tasks.get(trajectory.task_id) or (task_of(trajectory) if trajectory.imported else None)
+        if trajectory.imported:
+            return distil(trajectory, tasks.get(trajectory.task_id) or task_of(trajectory))
+        task = tasks.get(trajectory.task_id)
         if task is None:
             return []
-        missed = not (trajectory.resolved or trajectory.imported)
-        fix = self._fix(task) if missed and self._config.knowledge.merged_fixes else None
+        fix = self._fix(task) if self._config.knowledge.merged_fixes and not trajectory.resolved else None
         return self._distil(trajectory, task, fix)
 
     def tidy(self, night: str, live: Mapping[str, str]) -> dict[str, Any]:
@@ -132,6 +133,7 @@ class Knowing:
     def asked(self, what: str, query: str, repo: str, most: int) -> dict[str, Any]:
         """`search` the knowledge, `rebuild` its index or `scrub` what was forgotten from it; what there is to tell of it."""
         layer = self.layer()
+        take_imported(layer, self._store)
         if what == "search":
             return {"found": found_rows(layer, query, repo, most)}
         if what == "rebuild":
@@ -144,6 +146,15 @@ class Knowing:
             if self._open is not None:
                 self._open.close()
                 self._open = None
+
+
+def take_imported(layer: Knowledge, store: Store) -> None:
+    """Remember other agents' sessions that were imported since; that needs rules alone."""
+    waiting = layer.shelf.undistilled([identity for identity, task in store.lived(()).items() if not task])
+    tasks = {task.id: task for task in store.tasks()} if waiting else {}
+    for start in range(0, len(waiting), BATCH):
+        sessions = [store.trajectory(identity) for identity in waiting[start : start + BATCH]]
+        layer.remember({one.id: distil(one, tasks.get(one.task_id) or task_of(one)) for one in sessions})
 
 
 def found_rows(layer: Knowledge, query: str, repo: str, most: int) -> list[dict[str, Any]]:

@@ -238,12 +238,13 @@ def _alone(place: Home) -> Iterator[Store]:
 
 @contextmanager
 def _layer(place: Home, store: Store) -> Iterator[Knowledge]:
-    from daemon.knowing import open_knowledge
+    from daemon.knowing import open_knowledge, take_imported
     from daemon.run import read_config
 
     layer, why = open_knowledge(place.chroma, read_config(place), store)
     note(why)
     try:
+        take_imported(layer, store)
         yield layer
     finally:
         layer.close()

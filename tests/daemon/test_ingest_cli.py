@@ -335,3 +335,15 @@ def test_an_inbox_that_cannot_be_written_to_is_one_line(place: Home, tmp_path: P
     place.inbox.rmdir()
     with pytest.raises(DaemonError, match="inbox cannot be written to"):
         _hand_over(place, bundle(1, folder=tmp_path))
+
+
+def test_what_was_ingested_can_be_searched_at_once(tmp_path: Path) -> None:
+    text = json.dumps(claude_lines())
+    path = json.loads(text[text.index('"file_path": ') + 13 :].partition("}")[0])
+    edited = text.replace('{"old_string": ', f'{{"file_path": {json.dumps(path)}, "old_string": ')
+    assert edited != text
+    write(tmp_path / "c.jsonl", json.loads(edited))
+    home = ("--home", str(tmp_path / "state"))
+    assert run("ingest", str(tmp_path / "c.jsonl"), *home).returncode == 0
+    (found,) = json.loads(run("memory", "search", "fees are doubled", "--json", *home).stdout)
+    assert (found["origin"], found["verified"], found["where"]) == ("imported", False, ["bank/fees.py:fee"])
