@@ -9,7 +9,8 @@ from daemon.config import Config
 from eval.task_config import POCKET
 from memory.errors import RecordError
 from memory.hashing import content_hash
-from memory.knowledge.shelf import Shelf, Version
+from memory.knowledge.shelf import Shelf
+from memory.knowledge.states import Version
 from memory.store import Store
 
 WITH_SKILL = "knowledge.with."

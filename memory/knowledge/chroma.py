@@ -1,36 +1,29 @@
 """Chroma itself: a folder that this process owns, or a server, and what fails there in the room's own words.
 
-A damaged file can crash Chroma and the process with it. So a folder is only opened if its files are as the last complete
-change left them: it is *sealed*. Any other is moved aside to `<folder>.damaged`, and begun anew.
+A folder is only opened if it is sealed (`memory.knowledge.seal`). Any other is moved aside to `<folder>.damaged`, and begun
+anew.
 """
 
 from __future__ import annotations
 
-import json
-import shutil
-import sqlite3
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from memory.errors import KnowledgeError
-from memory.files import sync, write_whole
+from memory.files import sync
+from memory.knowledge.seal import beside, blank, files_of, is_sealed, move_aside, remove, seal, sweep, unseal
 
 if TYPE_CHECKING:
     import httpx
     from chromadb.api import ClientAPI
 
 PATIENCE_S = 60.0
-SEAL = "seal.json"
-WRITTEN = "index_metadata.pickle"
-"""The file that Chroma writes last of a collection."""
 ADVICE = "`sleepyctl memory rebuild` makes the index anew from the store"
-UNWRITTEN = ("data_level0.bin", "length.bin")
-"""Until then these hold whatever was in the process's memory, vectors that were forgotten too."""
 CLOSED = "the index is closed; open it again"
 _open: Counter[Path] = Counter()
 """How often this process has a folder open; Chroma shares one system for each."""
@@ -68,7 +61,7 @@ class Chroma:
             if self.url:
                 raise _away(self.url, error) from error
             _failed.add(self.folder)
-            (self.folder / SEAL).unlink(missing_ok=True)
+            unseal(self.folder)
             raise KnowledgeError(f"the index in {self.folder} failed ({error}); {ADVICE}") from error
 
     @contextmanager
@@ -79,8 +72,8 @@ class Chroma:
             return
         with self.lock:
             with _using(self.folder):
-                before = _files(self.folder)
-                (self.folder / SEAL).unlink(missing_ok=True)
+                before = files_of(self.folder)
+                unseal(self.folder)
                 sync(self.folder)
             try:
                 yield
@@ -88,20 +81,13 @@ class Chroma:
                 if self.folder not in _failed:
                     self.blank()
                     with _using(self.folder):
-                        _seal(self.folder, before)
+                        seal(self.folder, before)
 
     def blank(self) -> None:
         """Clear the files that Chroma has begun with memory it did not clear, and has not written yet."""
-        if self.url:
-            return
-        with self.lock, _using(self.folder):
-            for name in UNWRITTEN:
-                for path in self.folder.glob(f"*/{name}"):
-                    about = path.stat()
-                    if about.st_mtime_ns != self._blank.get(path) and not (path.parent / WRITTEN).exists():
-                        with path.open("r+b") as file:
-                            file.write(bytes(about.st_size))
-                        self._blank[path] = path.stat().st_mtime_ns
+        if not self.url:
+            with self.lock, _using(self.folder):
+                blank(self.folder, self._blank)
 
     def start_anew(self) -> bool:
         """Move the folder aside because Chroma failed over it, and begin anew; False where that is not for us to do."""
@@ -130,9 +116,9 @@ class Chroma:
                 self.close()
             _failed.discard(self.folder)
             with _using(self.folder):
-                _remove(_beside(self.folder, "damaged"))
+                remove(beside(self.folder, "damaged"))
                 if self.folder.exists():
-                    self.folder.rename(_beside(self.folder, "erased"))
+                    self.folder.rename(beside(self.folder, "erased"))
             self._connect()
 
     def close(self) -> None:
@@ -160,19 +146,19 @@ class Chroma:
             self._client = _embedded(self.folder)
         else:
             with _using(self.folder):
-                _remove(_beside(self.folder, "erased"))
-                if not _is_sealed(self.folder):
+                remove(beside(self.folder, "erased"))
+                if not is_sealed(self.folder):
                     _move_aside(self.folder)
                     self.begun_anew = True
                 self.folder.mkdir(parents=True, exist_ok=True)
-                _sweep(self.folder)
+                sweep(self.folder)
                 try:
                     self._client = _embedded(self.folder)
                 except KnowledgeError:
                     _move_aside(self.folder)
                     self.begun_anew = True
                     self._client = _embedded(self.folder)
-                _seal(self.folder, {})
+                seal(self.folder, {})
         _open[self.folder] += 1
 
 
@@ -232,56 +218,6 @@ def _using(folder: Path) -> Iterator[None]:
         raise KnowledgeError(f"{folder} cannot be used for the index ({error}); check its permissions and the disk") from error
 
 
-def _files(folder: Path) -> dict[str, list[int]]:
-    """Size and time of every file that counts. A collection that Chroma never wrote in full is begun anew by each reading."""
-    found: dict[str, list[int]] = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.name != SEAL and (path.parent == folder or (path.parent / WRITTEN).exists()):
-            about = path.stat()
-            found[path.relative_to(folder).as_posix()] = [about.st_size, about.st_mtime_ns]
-    return found
-
-
-def _is_sealed(folder: Path) -> bool:
-    """Whether it is as the last complete change left it, or not there."""
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return True
-    try:
-        return bool(json.loads((folder / SEAL).read_text(encoding="utf-8")) == _files(folder))
-    except (OSError, ValueError):
-        return False
-
-
-def _seal(folder: Path, before: dict[str, list[int]]) -> None:
-    files = _files(folder)
-    for name, about in files.items():
-        if before.get(name) != about:
-            sync(folder / name)
-    write_whole(folder / SEAL, json.dumps(files))
-
-
 def _move_aside(folder: Path) -> None:
     _failed.discard(folder)
-    aside = _beside(folder, "damaged")
-    _remove(aside)
-    folder.rename(aside)
-
-
-def _beside(folder: Path, what: str) -> Path:
-    return folder.with_name(f"{folder.name}.{what}")
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    path.unlink(missing_ok=True)
-
-
-def _sweep(folder: Path) -> None:
-    """Remove the files of collections that are gone, which Chroma leaves behind."""
-    address = f"{(folder / 'chroma.sqlite3').as_uri()}?mode=ro"
-    with suppress(sqlite3.Error), closing(sqlite3.connect(address, uri=True)) as database:
-        kept = {str(row[0]) for row in database.execute("SELECT id FROM segments")}
-        for place in folder.iterdir():
-            if place.is_dir() and place.name not in kept:
-                shutil.rmtree(place)
+    move_aside(folder)

@@ -9,7 +9,8 @@ from sqlalchemy import Connection, column, delete, insert, select, table, update
 
 from memory.knowledge.handbook import holds
 from memory.knowledge.memories import MERGED, Handbook
-from memory.knowledge.shelf import HANDBOOKS, MEMORIES, SPANS, USES, WORDS, Shelf
+from memory.knowledge.shelf import Shelf
+from memory.knowledge.tables import HANDBOOKS, MEMORIES, SPANS, USES, WORDS
 from memory.store import FORGOTTEN, IMPORTED, RESULTS, STEPS, TASKS, Store
 from memory.store import TRAJECTORIES as ATTEMPTS
 from memory.tasks import Task

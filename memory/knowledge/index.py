@@ -5,7 +5,7 @@ Each repository of a space has a collection of its own, so that no query need fi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from math import ceil
@@ -18,17 +18,14 @@ from memory.errors import KnowledgeError
 from memory.hashing import content_hash
 from memory.knowledge.chroma import ADVICE, Chroma
 from memory.knowledge.embedders import Embedder
+from memory.knowledge.held import Held, Kept, Near, batches
 from memory.knowledge.memories import Memory
 from memory.knowledge.words import LONGEST_TEXT
 
 if TYPE_CHECKING:
     from chromadb.api.collection_configuration import CreateHNSWConfiguration
     from chromadb.api.models.Collection import Collection
-    from numpy.typing import NDArray
 
-BATCH = 500
-PAGE = 10_000
-"""Times that are asked for at once; of more than 32,766 Chroma's SQL fails."""
 HNSW: CreateHNSWConfiguration = {"space": "cosine", "ef_construction": 200, "max_neighbors": 32}
 LEAST = 200
 """Vectors that are looked at for any query. If no more are early enough, they are searched exactly."""
@@ -38,16 +35,6 @@ WIDE = 800
 """If HNSW would be asked for more (10 ms), and ..."""
 EXACT = 10_000
 """... no more than these are early enough, they are searched exactly: 20 ms, once their vectors are in memory (0.3 s)."""
-KEPT = 16_384
-"""Vectors in memory; with 384 dimensions they take 25 MB."""
-
-
-@dataclass(frozen=True)
-class Near:
-    """A memory near a text, with their cosine similarity."""
-
-    number: int
-    similarity: float
 
 
 @dataclass(frozen=True)
@@ -57,26 +44,6 @@ class Synced:
     added: int
     removed: int
     embedded_anew: bool
-
-
-@dataclass
-class _Held:
-    """A collection, and once it was asked, when the tasks of its memories were (by number; and both by time)."""
-
-    collection: Collection
-    times: dict[int, float] | None = None
-    ordered: tuple[NDArray[np.int64], NDArray[np.float64]] | None = None
-
-    def until(self, latest: float) -> list[int]:
-        """Numbers of those that are early enough, earliest first."""
-        assert self.times is not None
-        if self.ordered is None:
-            numbers = np.fromiter(self.times, np.int64, len(self.times))
-            times = np.fromiter(self.times.values(), np.float64, len(self.times))
-            order = np.argsort(times, kind="stable")
-            self.ordered = numbers[order], times[order]
-        numbers, times = self.ordered
-        return numbers[: np.searchsorted(times, latest, side="right")].tolist()  # type: ignore[no-any-return, unused-ignore]
 
 
 class ChromaIndex:
@@ -92,8 +59,7 @@ class ChromaIndex:
     def __init__(self, space: str, embedder: Embedder, folder: Path, url: str = "", *, owner: str = "") -> None:
         self.space, self.embedder, self.owner = space, embedder, owner
         self._chroma = Chroma(folder, url)
-        self._collections: dict[str, _Held] = {}
-        self._vectors: dict[int, NDArray[np.float32]] = {}
+        self._kept = Kept(self._chroma)
         self._anew = self._chroma.begun_anew
 
     def sync(
@@ -143,7 +109,7 @@ class ChromaIndex:
             if held is None or most <= 0:
                 return []
             vector = self.embedder.embed([text[:LONGEST_TEXT]])[0]
-            times, latest = self._times(held), before.timestamp()
+            times, latest = self._kept.times(held), before.timestamp()
             early = held.until(latest)
             wide = max(LEAST, ceil(SPARE * most * len(times) / max(len(early), 1)))
             exact = len(early) <= LEAST or (wide > WIDE and len(early) <= EXACT)
@@ -156,7 +122,7 @@ class ChromaIndex:
                 if len(found) >= min(most, len(early)):
                     break
             else:  # few, or HNSW cannot reach them
-                found = self._each(held.collection, early, vector, most)
+                found = self._kept.nearest(held.collection, early, vector, most)
             self._chroma.blank()
             return sorted(found, key=lambda near: (-near.similarity, near.number))[:most]
 
@@ -221,7 +187,7 @@ class ChromaIndex:
                 self._anew |= self._is_foreign(collection)
                 surplus.append((repo, collection, None))
                 continue
-            self._collections[repo] = _Held(collection)
+            self._kept.collections[repo] = Held(collection)
             missing[repo] = want - held
             if held - want:
                 surplus.append((repo, collection, held - want))
@@ -235,7 +201,7 @@ class ChromaIndex:
                 else:
                     self._delete(repo, collection, gone)
             for repo, numbers in missing.items():
-                for part in _batches(numbers):
+                for part in batches(numbers):
                     memories = load(part)
                     self._put(repo, memories)
                     added, done = added + len(memories), done + len(part)
@@ -252,8 +218,7 @@ class ChromaIndex:
 
     def _let_go(self) -> None:
         """Forget what was known of Chroma's collections: they may be gone, or others."""
-        self._collections.clear()
-        self._vectors.clear()
+        self._kept.clear()
 
     def _held(self) -> dict[str, Collection]:
         """The collections of this owner and space, by repository."""
@@ -271,10 +236,10 @@ class ChromaIndex:
     def _is_foreign(self, collection: Collection) -> bool:
         return bool(collection.metadata["embedder"] != self.embedder.name)
 
-    def _collection(self, repo: str) -> _Held | None:
+    def _collection(self, repo: str) -> Held | None:
         from chromadb.errors import NotFoundError
 
-        if repo not in self._collections:
+        if repo not in self._kept.collections:
             with self._chroma.asking() as client:
                 try:
                     collection = client.get_collection(self._name(repo), embedding_function=None)
@@ -282,42 +247,11 @@ class ChromaIndex:
                     return None
             if self._is_foreign(collection):
                 raise KnowledgeError(f"the index was made with {collection.metadata['embedder']}; {ADVICE}")
-            self._collections[repo] = _Held(collection)
-        return self._collections[repo]
+            self._kept.collections[repo] = Held(collection)
+        return self._kept.collections[repo]
 
     def _name(self, repo: str) -> str:
         return f"k-{content_hash([self.owner, self.space, repo])}"
-
-    def _times(self, held: _Held) -> dict[int, float]:
-        if held.times is None:
-            times: dict[int, float] = {}
-            part: Any = None
-            while part is None or len(part["ids"]) == PAGE:
-                with self._chroma.asking():
-                    part = held.collection.get(include=["metadatas"], limit=PAGE, offset=len(times))
-                times.update((int(n), float(about["at"])) for n, about in zip(part["ids"], part["metadatas"], strict=True))
-            held.times = times
-        return held.times
-
-    def _each(self, collection: Collection, numbers: Sequence[int], vector: NDArray[np.float32], most: int) -> list[Near]:
-        """The nearest of these, by their exact similarity."""
-        found: list[int] = []
-        similarities: list[NDArray[np.float32]] = []
-        for part in _batches(numbers):
-            if missing := [str(number) for number in part if number not in self._vectors]:
-                with self._chroma.asking():
-                    got: Any = collection.get(ids=missing, include=["embeddings"])
-                fresh = zip(got["ids"], got["embeddings"], strict=True)
-                self._vectors.update((int(number), np.asarray(row, np.float32)) for number, row in fresh)
-            there = [number for number in part if number in self._vectors]
-            rows = np.array([self._vectors[number] for number in there], np.float32).reshape(len(there), len(vector))
-            found.extend(there)
-            similarities.append(rows @ vector)
-            if len(self._vectors) > KEPT:
-                for number in list(self._vectors)[:-KEPT]:
-                    del self._vectors[number]
-        every = np.concatenate([np.zeros(0, np.float32), *similarities])
-        return [Near(found[at], float(every[at])) for at in np.lexsort((np.array(found), -every))[:most]]
 
     def _put(self, repo: str, memories: Mapping[int, Memory]) -> None:
         if not memories:
@@ -329,34 +263,27 @@ class ChromaIndex:
                 collection = client.create_collection(
                     self._name(repo), metadata=about, configuration={"hnsw": HNSW}, embedding_function=None
                 )
-            held = self._collections[repo] = _Held(collection, {})
-        for part in _batches(memories):
+            held = self._kept.collections[repo] = Held(collection, {})
+        for part in batches(memories):
             vectors = self.embedder.embed([memories[number].text[:LONGEST_TEXT] for number in part])
             times = {number: memories[number].created_at.timestamp() for number in part}
             abouts: list[Mapping[str, Any]] = [{"at": at} for at in times.values()]
-            self._changed(held, part)
+            self._kept.changed(held, part)
             with self._chroma.asking():
                 held.collection.upsert(ids=[str(number) for number in part], embeddings=vectors, metadatas=abouts)
             if held.times is not None:
                 held.times |= times
 
     def _delete(self, repo: str, collection: Collection, numbers: Iterable[int]) -> None:
-        for part in _batches(numbers):
-            if repo in self._collections:
-                self._changed(self._collections[repo], part)
+        for part in batches(numbers):
+            if repo in self._kept.collections:
+                self._kept.changed(self._kept.collections[repo], part)
             with self._chroma.asking():
                 if ids := collection.get(ids=[str(number) for number in part], include=[])["ids"]:
                     collection.delete(ids=ids)
 
-    def _changed(self, held: _Held, numbers: Iterable[int]) -> None:
-        held.ordered = None
-        for number in numbers:
-            self._vectors.pop(number, None)
-            if held.times is not None:
-                held.times.pop(number, None)
-
     def _drop(self, repo: str, collection: Collection) -> None:
-        self._collections.pop(repo, None)
+        self._kept.collections.pop(repo, None)
         with self._chroma.asking() as client:
             client.delete_collection(collection.name)
 
@@ -366,8 +293,3 @@ def _by_repo(repos: Mapping[int, str]) -> dict[str, set[int]]:
     for number, repo in repos.items():
         parts.setdefault(repo, set()).add(number)
     return parts
-
-
-def _batches(numbers: Iterable[int]) -> Iterator[list[int]]:
-    ordered = sorted(numbers)
-    return (ordered[start : start + BATCH] for start in range(0, len(ordered), BATCH))

@@ -13,7 +13,8 @@ from memory.hashing import content_hash, source_hash
 from memory.knowledge.config import KnowledgeConfig
 from memory.knowledge.embedders import Embedder
 from memory.knowledge.handbook import holds
-from memory.knowledge.index import ChromaIndex, Near, Synced
+from memory.knowledge.held import Near
+from memory.knowledge.index import ChromaIndex, Synced
 from memory.knowledge.memories import RECALLED, Entry, Memory, Recalled
 from memory.knowledge.ranking import Candidate, chosen, covered, fused, trust
 from memory.knowledge.seam import SCRUB

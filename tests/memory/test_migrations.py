@@ -11,9 +11,9 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import OperationalError
 
 from memory.errors import StoreError, StoreVersionError
-from memory.knowledge.shelf import DISTILLED, FORGOTTEN, HANDBOOKS, MEMORIES, SPANS, USES, VERSIONS
+from memory.knowledge.tables import DISTILLED, HANDBOOKS, MEMORIES, SPANS, USES, VERSIONS
 from memory.migrations import MIGRATIONS, Migration, migrate, pending
-from memory.store import NIGHT_STEPS, NIGHTS, NOTES, RESULTS, STEPS, TASKS, TRAJECTORIES, Store
+from memory.store import FORGOTTEN, NIGHT_STEPS, NIGHTS, NOTES, RESULTS, STEPS, TASKS, TRAJECTORIES, Store
 from memory.tasks import Task
 from memory.trajectories import Trajectory
 

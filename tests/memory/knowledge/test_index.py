@@ -130,8 +130,8 @@ def test_the_earlier_ones_are_all_found_however_many_later_ones_are_nearer(index
 def test_however_it_is_searched_it_finds_the_nearest_early_ones(
     wide: int, exact: int, made: tuple[Path, dict[int, Memory]], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in {"LEAST": 0, "WIDE": wide, "EXACT": exact, "PAGE": 400, "KEPT": 700}.items():
-        monkeypatch.setattr(f"memory.knowledge.index.{name}", value)
+    for name, value in {"index.LEAST": 0, "index.WIDE": wide, "index.EXACT": exact, "held.PAGE": 400, "held.KEPT": 700}.items():
+        monkeypatch.setattr(f"memory.knowledge.{name}", value)
     shutil.copytree(made[0], folder)
     every = made[1]
     rows = HashingEmbedder().embed([m.text for m in every.values()])

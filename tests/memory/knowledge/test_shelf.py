@@ -18,7 +18,8 @@ from sqlalchemy import func, select
 from memory.errors import RecordError, StoreError
 from memory.knowledge.forgetting import forget
 from memory.knowledge.memories import Entry, Handbook, Kind, Memory
-from memory.knowledge.shelf import DISTILLED, MEMORIES, SPANS, WORDS, Shelf, Use
+from memory.knowledge.shelf import Shelf, Use
+from memory.knowledge.tables import DISTILLED, MEMORIES, SPANS, WORDS
 from memory.knowledge.words import words
 from memory.store import Store
 from memory.trajectories import Outcome
@@ -242,12 +243,12 @@ def test_only_so_many_common_words_are_looked_up(shelf: Shelf, monkeypatch: pyte
     assert shelf.rarest(["usual", "word3", "order", "word3", "word4"]) == ["word3", "word4", "usual"]
     assert shelf.rarest(["usual", "word3"], 1) == ["word3"]
     assert len(found(shelf, "usual word3")) == 8
-    monkeypatch.setattr("memory.knowledge.shelf.POSTINGS", 8)
+    monkeypatch.setattr("memory.knowledge.literal.POSTINGS", 8)
     Shelf(shelf.store, "other").put(told(memory(3, symptom="word3")))
     assert (found(shelf, "usual word3"), len(found(shelf, "usual"))) == ([4], 8)
     shelf.put(told(memory(9, symptom="usual", change="x")))
     assert len(found(shelf, "usual")) == 9
-    monkeypatch.setattr("memory.knowledge.shelf.POSTINGS", -1)
+    monkeypatch.setattr("memory.knowledge.literal.POSTINGS", -1)
     shelf.put(told(memory(10, symptom="word3", repo="game")))
     assert (found(shelf, "word3"), found(shelf, "word3", repo="game"), found(shelf, "word3", repo="sh")) == ([4], [11], [])
 
