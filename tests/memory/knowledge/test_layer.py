@@ -277,3 +277,14 @@ def test_recall_as_of_an_earlier_moment_knows_only_what_was_recorded_by_then(ope
     noon: datetime = day(50)
     assert layer.recall(task, noon)
     assert not layer.recall(task, noon - timedelta(seconds=1))
+
+
+def test_each_filter_holds_by_itself(opened: Open) -> None:
+    layer = opened(held_out=frozenset({"secret"}), floor=0, words_floor=0)
+    known = (("new", 1, 1), ("later", 200, 200), ("told late", 1, 300), ("secret", 1, 1))
+    for name, when, recorded in known:
+        about_it = {"task_id": name, "trajectory_id": name, "recorded_at": day(recorded)}
+        layer.shelf.put(told(about(when, CURRENCY, **about_it), fact(when, f"{name} is so", **about_it)))
+    consolidate(layer.shelf, layer.config, layer.embedder.embed, LATE)
+    assert not layer.recall(asks(CURRENCY), day(250))
+    assert layer.recall(asks(CURRENCY, 500, "another"), LATE).facts
