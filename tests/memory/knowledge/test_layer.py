@@ -281,10 +281,18 @@ def test_recall_as_of_an_earlier_moment_knows_only_what_was_recorded_by_then(ope
 
 def test_each_filter_holds_by_itself(opened: Open) -> None:
     layer = opened(held_out=frozenset({"secret"}), floor=0, words_floor=0)
-    known = (("new", 1, 1), ("later", 200, 200), ("told late", 1, 300), ("secret", 1, 1))
-    for name, when, recorded in known:
-        about_it = {"task_id": name, "trajectory_id": name, "recorded_at": day(recorded)}
-        layer.shelf.put(told(about(when, CURRENCY, **about_it), fact(when, f"{name} is so", **about_it)))
+    known = [
+        {"number": when, "task_id": name, "recorded_at": day(recorded)}
+        for name, when, recorded in (("new", 1, 1), ("later", 200, 200), ("told late", 1, 300), ("secret", 1, 1))
+    ]
+    for each in known:
+        name = str(each["task_id"])
+        layer.shelf.put({f"fact of {name}": [fact(text=f"{name} is so", trajectory_id=f"fact of {name}", **each)]})
     consolidate(layer.shelf, layer.config, layer.embedder.embed, LATE)
+    for each in known:  # after the night, which would have resolved that they contradict each other
+        name = str(each["task_id"])
+        layer.shelf.put({name: [memory(symptom=f"{CURRENCY} {name}", trajectory_id=name, **each)]})
     assert not layer.recall(asks(CURRENCY), day(250))
-    assert layer.recall(asks(CURRENCY, 500, "another"), LATE).facts
+    recalled = layer.recall(asks(CURRENCY, 500, "another"), LATE)
+    assert recalled.facts
+    assert recalled.memories
