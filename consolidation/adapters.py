@@ -18,6 +18,9 @@ from memory.files import write_whole
 MANIFEST = "manifest.json"
 STANDING = "state.json"
 ARTEFACTS = ("adapter_config.json", "adapter_model.safetensors")
+ROUTER = ("router.json", "router.safetensors")
+"""What a mixture of experts has besides: who answers which task. It decides what is served, so it is part of the identity."""
+ATTACHED = "attached"
 State = Literal["candidate", "rejected", "passed"]
 
 
@@ -47,6 +50,8 @@ class Manifest(BaseModel):
     """As it is served; the weight change is alpha / rank * B @ A."""
     targets: tuple[str, ...] = ()
     """Kinds of layers that are adapted, such as `q_proj`."""
+    attachments: dict[str, str] = {}
+    """What the next night of the same strategy needs, such as Fisher information: names and sha256."""
 
 
 class Standing(BaseModel):
@@ -71,15 +76,37 @@ class Adapter(BaseModel):
     standing: Standing = Standing()
     damaged: str = ""
 
+    def attachment(self, name: str) -> Path | None:
+        """A file that the strategy left for its next night, its bytes checked; None if there is none of this name.
+
+        Raises:
+            AdapterError: it is missing or was changed.
+        """
+        if name not in self.manifest.attachments:
+            return None
+        path = self.folder / ATTACHED / name
+        try:
+            found = hashlib.sha256(path.read_bytes()).hexdigest()
+        except OSError as error:
+            raise AdapterError(f"{path}: {error.strerror}; roll back, or begin again with full replay") from error
+        if found != self.manifest.attachments[name]:
+            raise AdapterError(f"{path} was changed; roll back, or begin again with full replay")
+        return path
+
+
+def artefacts_of(folder: Path) -> tuple[str, ...]:
+    """The files that decide what an adapter folder serves."""
+    return (*ARTEFACTS, *(ROUTER if any((folder / name).exists() for name in ROUTER) else ()))
+
 
 def artefact_hash(folder: Path) -> str:
-    """Hash over the bytes of configuration and weights, 16 hex digits.
+    """Hash over the bytes of configuration and weights (and of a mixture's router), 16 hex digits.
 
     Raises:
         AdapterError: if one of them is missing.
     """
     digest = hashlib.sha256()
-    for name in ARTEFACTS:
+    for name in artefacts_of(folder):
         try:
             digest.update(name.encode() + b"\0" + (folder / name).read_bytes())
         except OSError as error:
@@ -93,8 +120,10 @@ class AdapterStore:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def admit(self, trained: Path, manifest: Manifest) -> Adapter:
+    def admit(self, trained: Path, manifest: Manifest, attachments: Mapping[str, Path] | None = None) -> Adapter:
         """Copy a trained adapter's artefacts into the store under their content hash; a candidate, if it is new.
+
+        Attachments are copied beside them, and named in the manifest; they are no part of the identity.
 
         Raises:
             AdapterError: it is not there, changes while it is copied, or cannot be written.
@@ -104,11 +133,12 @@ class AdapterStore:
         if not folder.exists():
             with made_whole(folder) as made:
                 made.mkdir()
-                for name in ARTEFACTS:
+                for name in artefacts_of(trained):
                     shutil.copyfile(trained / name, made / name)
                 if artefact_hash(made) != identity:
                     raise AdapterError(f"{trained} was changed while it was copied; try again")
-                write_whole(made / MANIFEST, manifest.model_dump_json(indent=2))
+                digests = {name: _attached(path, made / ATTACHED / name) for name, path in (attachments or {}).items()}
+                write_whole(made / MANIFEST, manifest.model_copy(update={"attachments": digests}).model_dump_json(indent=2))
         return self.get(identity)
 
     def get(self, identity: str, base: str = "") -> Adapter:
@@ -164,6 +194,15 @@ class AdapterStore:
             unknown = {"base": "", "strategy": "unknown", "seed": 0, "data": "", "scope": (), "config_hash": ""}
             manifest = Manifest.model_validate({"created_at": made, **unknown, "loss_first": 0.0, "loss_last": 0.0})
         return Adapter(id=identity, folder=folder, manifest=manifest, damaged=why)
+
+
+def _attached(path: Path, target: Path) -> str:
+    target.parent.mkdir(exist_ok=True)
+    try:
+        shutil.copyfile(path, target)
+        return hashlib.sha256(target.read_bytes()).hexdigest()
+    except OSError as error:
+        raise AdapterError(f"{path}: cannot be kept ({error.strerror})") from error
 
 
 def _manifest(folder: Path) -> Manifest:

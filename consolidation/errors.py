@@ -15,3 +15,7 @@ class TrainingCrashed(ConsolidationError):
 
 class AdapterError(ConsolidationError):
     """An adapter folder is missing, damaged, or not what it claims to be."""
+
+
+class SynthesisError(ConsolidationError):
+    """Pairs could not be made, because the model that makes them cannot be used; those that were made are kept."""

@@ -16,13 +16,19 @@ from memory.hashing import content_hash
 from memory.trajectories import Trajectory
 
 Source = Literal["agent", "merged_fix", "rehearsal"]
+Format = Literal["T", "A", "B", "C", "D", "E"]
+"""How an attempt is told: T the agent's own turns, A question and answer, B with its reasoning, C what to prefer to what,
+D a failure, its diagnosis and the remedy, E with what is known of the project."""
+OFFLINE = "offline"
 
 
 class Pair(BaseModel):
-    """One example: a whole conversation, of which only the agent's own turns are trained on.
+    """One example: a conversation, of which only the agent's own turns are trained on.
 
     `source` says whose solution it tells; `content` identifies it whatever it was made from.
     `untaught` numbers the agent's turns (from 0) that are mistakes: they are read, never learnt.
+    In format C the last message is what to say, and `rejected` what not to say in its place. `made_by` names the
+    synthesiser, `confidence` (0 to 1) is how sure it is.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -33,11 +39,15 @@ class Pair(BaseModel):
     source: Source
     messages: tuple[tuple[Literal["system", "user", "assistant", "tool"], str], ...] = Field(min_length=2)
     untaught: tuple[int, ...] = ()
+    format: Format = "T"
+    rejected: str = ""
+    made_by: str = OFFLINE
+    confidence: float = Field(default=1.0, ge=0, le=1)
 
     @property
     def content(self) -> str:
-        """Hash of the messages alone."""
-        return content_hash(self.messages)
+        """Hash of what is said alone."""
+        return content_hash([self.messages, self.rejected] if self.rejected else self.messages)
 
     def conversation(self) -> list[Message]:
         """The messages as the turn protocol has them."""
