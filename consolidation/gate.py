@@ -1,88 +1,166 @@
 """The gate: what decides whether a candidate may be put to work.
 
-Base and candidate are examined on the same tasks, one greedy attempt each. A task counts as
-*lost* if only the base resolves it and as *gained* if only the candidate does. The candidate
-passes if the upper confidence bound of the drop (lost - gained) / n stays below a margin.
+Base and candidate are examined on the same items, one greedy attempt each. Guards of one claim are judged together: its
+items are asked in blocks, and after each block the claim is accepted, rejected, undecided (the items cannot support it; the
+old adapter stays) or gone on with. See `consolidation.sequential` for the statistics.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from statistics import NormalDist
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
-from consolidation.errors import ConsolidationError
+from consolidation.answers import Answers
+from consolidation.claims import Exam, Item, Side, Unheld, interleaved
+from consolidation.conduct import conduct
+from consolidation.errors import AdapterError
+from consolidation.gate_config import GateConfig as GateConfig
+from consolidation.gate_config import Tolerance
+from consolidation.guards import Guard, Role, Routes
+from consolidation.paired import Paired as Paired
+from consolidation.paired import pair_up as pair_up
+from consolidation.sequential import Decision, Design
 from memory.nights import Verdict
 
-
-class GateConfig(BaseModel):
-    """How strict the gate is."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    margin: float = Field(default=0.05, gt=0, lt=1)
-    """Largest drop (share of tasks) that the bound may reach."""
-    confidence: float = Field(default=0.95, gt=0.5, lt=1)
-    """One-sided confidence of the bound."""
-    min_tasks: int = Field(default=40, ge=1)
-    """Fewer examined tasks than this cannot promote anything."""
+NO_EFFECT = "the candidate answers exactly like the base; it has no effect"
 
 
-class Paired(BaseModel):
-    """Paired results on the same `n` tasks: `lost` only by the base, `gained` only by the candidate."""
+@dataclass(frozen=True)
+class Look:
+    """How a claim stands after a block: `tasks` of `of` items examined, the drop and its bound as shares of items."""
 
-    model_config = ConfigDict(frozen=True)
-
-    n: int
-    base: int
-    candidate: int
-    lost: int
-    gained: int
-
-    @property
-    def drop(self) -> float:
-        """(lost - gained) / n; negative where the candidate is better."""
-        return (self.lost - self.gained) / self.n
-
-    def interval(self, confidence: float = 0.95) -> tuple[float, float]:
-        """Two-sided interval of the change candidate - base (Bonett & Price 2012, adjusted Wald)."""
-        bound = NormalDist().inv_cdf(0.5 + confidence / 2)
-        centre, error = self._adjusted()
-        return (max(-1.0, -centre - bound * error), min(1.0, -centre + bound * error))
-
-    def drop_bound(self, confidence: float) -> float:
-        """One-sided upper confidence bound of the drop, by the same method."""
-        centre, error = self._adjusted()
-        return min(1.0, centre + NormalDist().inv_cdf(confidence) * error)
-
-    def _adjusted(self) -> tuple[float, float]:
-        lost, gained = (self.lost + 1) / (self.n + 2), (self.gained + 1) / (self.n + 2)
-        difference = lost - gained
-        return difference, math.sqrt((lost + gained - difference**2) / (self.n + 2))
+    claim: str
+    tasks: int
+    of: int
+    drop: float
+    bound: float
+    decision: Decision
 
 
-def pair_up(base: Mapping[str, bool], candidate: Mapping[str, bool]) -> Paired:
-    """Match two sets of results by task id.
+class Ruling(BaseModel):
+    """A verdict, and the content hashes of exactly what was examined, by repository. `asked` counts items over all claims."""
 
-    Raises:
-        ConsolidationError: if they are not about the same tasks, or about none.
-    """
-    if base.keys() != candidate.keys() or not base:
-        missing = sorted(base.keys() ^ candidate.keys())[:3]
-        raise ConsolidationError(f"base and candidate were not examined on the same tasks (first differences: {missing})")
-    return Paired(
-        n=len(base),
-        base=sum(base.values()),
-        candidate=sum(candidate.values()),
-        lost=sum(base[task] and not candidate[task] for task in base),
-        gained=sum(candidate[task] and not base[task] for task in base),
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    verdict: Verdict
+    artefacts: dict[str, str] = {}
+    asked: int = 0
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Examines a candidate, no longer than it takes."""
+
+    config: GateConfig
+
+    def judge(
+        self,
+        guards: Sequence[Guard],
+        candidate: Routes,
+        answers: Answers,
+        on_look: Callable[[Look], None] = lambda look: None,
+        live: Routes | None = None,
+        spent: AbstractSet[Item] = frozenset(),
+    ) -> Ruling:
+        """Promote only if every claim is accepted and the candidate is not the base in disguise.
+
+        Capability and format are compared with the bare base, retention and behaviour with what is `live`. `spent` are items
+        that judge nothing, because the candidate was chosen on them. The first claim that is not accepted ends it.
+
+        Raises:
+            ModelUnavailable: the model's server is away; ask again later, and it goes on where it stood.
+            ConsolidationError: the answers cannot be kept.
+        """
+        numbers: dict[str, float] = {}
+        exams: list[Exam] = []
+        hashes: dict[str, str] = {}
+        try:
+            base, side, before = Side.of({}), Side.of(candidate), Side.of(live or {})
+            hashes = side.hashes
+            why = self._refused(_claims(guards), (base, side, before), answers, on_look, spent, numbers, exams)
+            side.check()
+        except (Unheld, AdapterError) as error:
+            why = str(error)
+        accepted = f"no claim drops by {self.config.limit:.0%} or more (confidence {self.config.confidence:.0%})"
+        verdict = Verdict(promoted=not why, why=why or accepted, numbers=numbers)
+        return Ruling(verdict=verdict, artefacts=hashes, asked=sum(len(exam.said) for exam in exams))
+
+    def _refused(
+        self,
+        claims: Mapping[str, Sequence[Guard]],
+        sides: tuple[Side, Side, Side],
+        answers: Answers,
+        on_look: Callable[[Look], None],
+        spent: AbstractSet[Item],
+        numbers: dict[str, float],
+        exams: list[Exam],
+    ) -> str:
+        """Why the candidate is refused; empty if it is not."""
+        base, side, before = sides
+        if not any(guards[0].role == "capability" for guards in claims.values()):
+            return "no guard of a capability was run" if claims else "no guard was run"
+        if side.key == base.key:
+            return NO_EFFECT
+        for claim, guards in claims.items():
+            role = guards[0].role
+            against = before if role in ("retention", "behaviour") else base
+            order = interleaved(guards, side.routes, self.config.seed, spent)
+            exam = Exam(guards, against, side, answers, order)
+            exams.append(exam)
+            try:
+                why = (
+                    self._conduct(exam, numbers, claim)
+                    if role == "behaviour"
+                    else self._claim(exam, claim, role, on_look, numbers)
+                )
+            finally:
+                numbers[f"{claim}.tasks"], numbers[f"{claim}.of"] = len(exam.said), len(order)
+            if why:
+                return f"{claim}: {why}"
+        against_base = [exam for exam in exams if exam.base.key == base.key]
+        for exam in against_base:  # what was accepted early has yet to show an effect
+            while len(exam.said) < len(exam.order) and not any(each.differs for each in against_base):
+                exam.ask_up_to(len(exam.said) + -(-len(exam.order) // self.config.looks))
+        return "" if any(exam.differs for exam in against_base) else NO_EFFECT
+
+    def _claim(self, exam: Exam, claim: str, role: Role, on_look: Callable[[Look], None], numbers: dict[str, float]) -> str:
+        rule = self.config.tolerance(role)
+        if len(exam.order) < rule.min_tasks:
+            return f"only {len(exam.order)} items, at least {rule.min_tasks} are needed"
+        design = Design(len(exam.order), rule, self.config.looks, self.config.futility)
+        decision = Decision.GO_ON
+        for look, size in enumerate(design.sizes):
+            exam.ask_up_to(size)
+            lost, gained = exam.lost, exam.gained
+            decision = Decision(int(design.decide(look, lost, gained)))
+            drop, bound = (lost - gained) / size, design.bound(look, lost, gained)
+            on_look(Look(claim, size, len(exam.order), drop, bound, decision))
+            if decision != Decision.GO_ON:
+                break
+        numbers |= {
+            f"{claim}.base": sum(base.score for base, _ in exam.said),
+            f"{claim}.candidate": sum(answer.score for _, answer in exam.said),
+            f"{claim}.lost": lost,
+            f"{claim}.gained": gained,
+            f"{claim}.drop": round(drop, 4),
+            f"{claim}.drop_bound": round(bound, 4),
+            f"{claim}.decision": int(decision),
+        }
+        return _why(decision, lost, gained, size, bound, rule)
+
+    def _conduct(self, exam: Exam, numbers: dict[str, float], claim: str) -> str:
+        exam.ask_up_to(len(exam.order))
+        before, now = ([answer.facts for answer in side] for side in zip(*exam.said, strict=True)) if exam.said else ([], [])
+        reasons, found = conduct(before, now, self.config.behaviour)
+        numbers |= {f"{claim}.{name}": value for name, value in found.items()}
+        return "; ".join(reasons)
 
 
 def judge(guards: Mapping[str, Paired], config: GateConfig, differs: bool) -> Verdict:
-    """Promote only if every guard is passed and the candidate is not the base in disguise.
+    """Judge results that are all there: each guard is a claim of its own with one look.
 
     `differs` says whether any examined answer of the candidate differed from the base's.
     """
@@ -91,20 +169,44 @@ def judge(guards: Mapping[str, Paired], config: GateConfig, differs: bool) -> Ve
     if not guards:
         reasons.append("no guard was run")
     if not differs:
-        reasons.append("the candidate answers exactly like the base; it has no effect")
+        reasons.append(NO_EFFECT)
     for name, paired in guards.items():
-        bound = paired.drop_bound(config.confidence)
+        design = Design(paired.n, config, 1, 0.0)
+        decision, bound = Decision(int(design.decide(0, paired.lost, paired.gained))), paired.drop_bound(config.confidence)
+        if paired.n < config.min_tasks:
+            reasons.append(f"{name}: only {paired.n} tasks examined, at least {config.min_tasks} are needed")
+        elif decision != Decision.ACCEPTED:
+            reasons.append(f"{name}: {_why(decision, paired.lost, paired.gained, paired.n, bound, config)}")
         numbers |= {
             f"{name}.tasks": paired.n,
             f"{name}.base": paired.base,
             f"{name}.candidate": paired.candidate,
             f"{name}.drop": round(paired.drop, 4),
             f"{name}.drop_bound": round(bound, 4),
+            f"{name}.decision": int(decision),
         }
-        if paired.n < config.min_tasks:
-            reasons.append(f"{name}: only {paired.n} tasks examined, at least {config.min_tasks} are needed")
-        elif bound >= config.margin:
-            measured = f"measured {paired.drop:+.1%}, margin {config.margin:.0%}"
-            reasons.append(f"{name}: the drop may be as large as {bound:.1%} ({measured})")
-    why = "; ".join(reasons) or f"no guard can drop by {config.margin:.0%} or more (confidence {config.confidence:.0%})"
+    why = "; ".join(reasons) or f"no guard drops by {config.limit:.0%} or more (confidence {config.confidence:.0%})"
     return Verdict(promoted=not reasons, why=why, numbers=numbers)
+
+
+def _why(decision: Decision, lost: float, gained: float, n: int, bound: float, rule: Tolerance) -> str:
+    """What speaks against accepting; empty if nothing does."""
+    measured = f"{lost:g} lost, {gained:g} gained of {n}: measured drop {(lost - gained) / n:+.1%}"
+    if decision == Decision.REJECTED:
+        return f"rejected; {measured} (margin {rule.margin:.0%}, or more than chance explains)"
+    if decision == Decision.UNDECIDED:
+        return f"undecided, so what is live stays; {measured}, but it may be as large as {bound:.1%} (limit {rule.limit:.0%})"
+    return ""
+
+
+def _claims(guards: Sequence[Guard]) -> dict[str, list[Guard]]:
+    """Guards by claim, in order. Raises Unheld where a name or a claim's role is not clear."""
+    claims: dict[str, list[Guard]] = {}
+    for guard in guards:
+        claims.setdefault(guard.claim, []).append(guard)
+    for claim, members in claims.items():
+        if len({guard.role for guard in members}) > 1:
+            raise Unheld(f"the guards of {claim} have different roles")
+    if len({guard.name for guard in guards}) < len(guards):
+        raise Unheld("two guards have the same name")
+    return claims

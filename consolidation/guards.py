@@ -30,7 +30,7 @@ class Answer(BaseModel):
 class Guard(Protocol):
     """A fixed examination. Base and candidate are asked the same items in the same order, greedily or with the same seeds.
 
-    `claim` names what it is evidence of: guards of one claim are judged together (two benchmarks of programming are both `code`).
+    `claim` names what it is evidence of: guards of one claim are judged together (two programming benchmarks are both `code`).
     `digest` changes whenever an answer might come out differently for the same artefact: items, prompts, limits, grading
     code, model. Answers are kept by digest and artefact.
     """

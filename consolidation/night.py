@@ -1,55 +1,47 @@
 """One night: from the day's experience to a verdict.
 
-collect -> filter -> train one adapter per repository -> admit -> examine and judge -> publish.
+collect -> filter -> lessons -> train candidates -> choose -> examine and judge -> publish.
 Only this path changes what is live, and only on a promoting verdict.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel
 
 from agent.errors import ModelUnavailable
-from consolidation.adapters import Manifest
-from consolidation.errors import ConsolidationError, TrainingCrashed
-from consolidation.gate import GateConfig, Paired, judge
-from consolidation.pairs import Encoder, Pair, filter_pairs
+from consolidation.adapters import State
+from consolidation.answers import Answers, artefacts
+from consolidation.competition import compete
+from consolidation.encoding import item_of
+from consolidation.errors import AdapterError, ConsolidationError, TrainingCrashed
+from consolidation.filters import Filtered, Filters, within_tokens
+from consolidation.gate import Gate, Look, Paired, Ruling
+from consolidation.guards import Guard
+from consolidation.leaks import HeldOut
+from consolidation.learning import Learning
+from consolidation.lessons import TRAIN, lessons_of
+from consolidation.night_config import NightConfig
+from consolidation.night_files import PAIRS, filter_step, read_pairs, write_pairs
+from consolidation.pairs import Encoder, Pair
+from consolidation.publishing.desk import slug
 from consolidation.skill import Publisher, skill_id
-from consolidation.trainers.base import Example, Job, LoraConfig, Progress, Trained, Trainer
-from consolidation.trainers.machine import Machine
-from memory.files import write_whole
+from consolidation.strategies.seam import Lesson, Sample
+from consolidation.trainers.base import Job, Progress, Trainer
 from memory.hashing import content_hash
 from memory.nights import Night, Verdict
 
-STRATEGY = "per_repository"
-PAIRS = "pairs.jsonl"
-
-
-class NightConfig(BaseModel):
-    """Everything that decides a night."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    merged_fixes: bool = True
-    """Also learn from the merged fixes of tasks that are over. Named in every result."""
-    rehearsal: int = Field(default=0, ge=0)
-    """Old episodes that are mixed in for each repository against forgetting. Named in every result."""
-    lora: LoraConfig = LoraConfig()
-    gate: GateConfig = GateConfig()
-    seed: int = 0
-    """Decides the order of the examples and the adapter's first weights."""
-    threads: int = Field(default=2, ge=1)
-    """Threads that training may use."""
-    context: int = Field(default=1024, ge=2)
-    """Longest example (tokens); longer ones are left out, none is cut."""
-    machine: Machine = Machine()
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -79,46 +71,58 @@ class NightRecorder(Protocol):
         """A step is finished; what it gave must be JSON."""
         ...
 
+    def steps_named(self, prefix: str) -> list[dict[str, Any]]:
+        """What the steps of all nights gave whose names begin so, in order."""
+        ...
+
 
 @dataclass
 class NightReport:
-    """What a night did; `adapters` is the candidate routing table, live only if the verdict promotes."""
+    """What a night did; `adapters` is what the candidate changes of the routing table, live only if the verdict promotes."""
 
     night: Night
     adapters: dict[str, str] = field(default_factory=dict)
-    trained: dict[str, Trained] = field(default_factory=dict)
     dropped: dict[str, int] = field(default_factory=dict)
+    trained: list[Mapping[str, Any]] = field(default_factory=list)
+    """What the journal keeps of each training (see `Learning.learn`)."""
 
 
 @dataclass(frozen=True)
 class Sleeper:
-    """Runs nights. `examine` gets the candidate's routes and compares it with the base on the guards.
+    """Runs nights.
+
+    `context` is the longest example (tokens). `guards` are those that examine a candidate, given what is live. `embed` gives
+    texts as unit vectors, `verified` says of an attempt's id whether it resolved its task.
 
     `tidy` consolidates what is known, and is given the night's id; a night that does not train (`trains`) does nothing else.
 
     Every step is recorded when it is finished, and a night that was broken off goes on after its
     last finished step. A step that is done again does no harm: pairs are written whole, adapters
-    are content-addressed, and publishing what is live already changes nothing.
+    are content-addressed, answers are kept item by item, and publishing what is live already changes nothing.
     """
 
     config: NightConfig
     base: Path
     base_hash: str
     encode: Encoder
+    context: int
     trainer: Trainer
     publisher: Publisher
     recorder: NightRecorder
     work: Path
-    examine: Callable[[Mapping[str, Path]], Examination]
-    on_step: Callable[[str, Progress], None] = lambda repo, progress: None
+    guards: Callable[[Mapping[str, Path]], Sequence[Guard]]
+    embed: Callable[[Sequence[str]], NDArray[np.float32]]
+    verified: Callable[[str], bool] | None = None
+    on_step: Callable[[str, Progress], None] = lambda scope, progress: None
     on_phase: Callable[[str], None] = lambda phase: None
+    on_look: Callable[[Look], None] = lambda look: None
     tidy: Callable[[str], Mapping[str, Any]] | None = None
     trains: bool = True
 
     @property
     def config_hash(self) -> str:
         """Hash of the recipe, the base model and the strategy."""
-        return content_hash([self.config, self.base_hash, STRATEGY])
+        return content_hash([self.config, self.base_hash])
 
     def open(self) -> Night:
         """Begin a night."""
@@ -126,7 +130,7 @@ class Sleeper:
         night = Night(
             id=content_hash([began, self.config_hash]),
             started_at=began,
-            strategy=STRATEGY,
+            strategy=self.config.strategy.kind,
             seed=self.config.seed,
             config_hash=self.config_hash,
         )
@@ -134,7 +138,7 @@ class Sleeper:
         return night
 
     def sleep(
-        self, collect: Callable[[], Sequence[Pair]], held_out: Set[str] = frozenset(), night: Night | None = None
+        self, collect: Callable[[], Sequence[Pair]], held_out: HeldOut | None = None, night: Night | None = None
     ) -> NightReport:
         """One whole night, or the rest of an open one.
 
@@ -147,13 +151,18 @@ class Sleeper:
         """
         report = NightReport(night or self.open())
         try:
-            self._sleep(report, collect, held_out)
+            self._sleep(report, collect, held_out or HeldOut())
         except (TrainingCrashed, ModelUnavailable):
             raise
         except Exception as error:
             self._close(report, error=f"{type(error).__name__}: {error}"[:500])
             raise
         return report
+
+    def rehearse(self, pairs: Sequence[Pair], held_out: HeldOut | None = None) -> tuple[Filtered, dict[str, Lesson]]:
+        """What a night would train on, and what it would leave out and why; nothing is trained, recorded or kept."""
+        filtered = self._filtered(pairs, held_out or HeldOut())
+        return filtered, self._lessons(filtered.samples)
 
     def _once(self, report: NightReport, name: str, do: Callable[[], BaseModel | Mapping[str, Any]]) -> Mapping[str, Any]:
         """What a step gives: from the journal where it is finished, else by doing it now."""
@@ -165,7 +174,7 @@ class Sleeper:
             self.recorder.record_step(report.night.id, name, known)
         return known
 
-    def _sleep(self, report: NightReport, collect: Callable[[], Sequence[Pair]], held_out: Set[str]) -> None:
+    def _sleep(self, report: NightReport, collect: Callable[[], Sequence[Pair]], held_out: HeldOut) -> None:
         if report.night.config_hash != self.config_hash:
             raise ConsolidationError("the night was begun under another configuration or base model; it ends without a verdict")
         if self.tidy is not None:
@@ -174,81 +183,141 @@ class Sleeper:
             self._close(report, verdict=Verdict(promoted=False, why="this arm trains no adapter"))
             return
         folder = self.work / report.night.id
-        listed = self._once(report, "pairs", lambda: _write_pairs(folder / PAIRS, collect()))
-        pairs = _read_pairs(folder / PAIRS, str(listed["hash"]))
-        kept = filter_pairs(pairs, self.encode, self.config.context, held_out)
-        report.dropped = dict(kept.dropped)
-        counts = Counter(pair.repo for pair in kept.pairs)
-        repos = sorted(repo for repo, count in counts.items() if count >= self.config.lora.batch_size)
-        if not repos:
+        listed = self._once(report, "pairs", lambda: write_pairs(folder / PAIRS, collect()))
+        pairs = read_pairs(folder / PAIRS, str(listed["hash"]))
+        chosen = self._once(report, "filter", lambda: filter_step(self._filtered(pairs, held_out)))
+        report.dropped = {str(reason): int(count) for reason, count in chosen["dropped"].items()}
+        samples = self._samples(pairs, chosen["kept"])
+        live = dict(self._once(report, "before", lambda: {"live": self.publisher.live()})["live"])
+        lessons = self._lessons(samples, live)
+        if not lessons:
+            counts = dict(Counter(sample.pair.repo for sample in samples))
             raise ConsolidationError(
-                f"no repository has a batch of pairs fit for training (fit: {dict(counts)}, dropped: {report.dropped}); "
+                f"no repository has a batch of pairs fit for training (fit: {counts}, dropped: {report.dropped}); "
                 "wait for verified trajectories"
             )
-        for repo in repos:
-            mine = [(p, e) for p, e in zip(kept.pairs, kept.encoded, strict=True) if p.repo == repo]
-            done = self._once(report, f"train {repo}", partial(self._train, report.night, repo, mine))
-            report.trained[repo], report.adapters[repo] = Trained.model_validate(done["trained"]), str(done["adapter"])
-        before = self._once(report, "before", lambda: {"live": self.publisher.live()})
-        candidate = {**before["live"], **report.adapters}
-        verdict = Verdict.model_validate(self._once(report, "guards", lambda: self._judge(candidate)))
-        for identity in report.adapters.values():
-            self.publisher.adapters.judge(identity, "passed" if verdict.promoted else "rejected", verdict.why, verdict.numbers)
+        tables = self._train_all(report, lessons, live)
+        table, ruling = self._examined(report, tables, live, samples, held_out)
+        verdict = ruling.verdict
+        for identity in {i for each in tables.values() for i in each.values()} - set(live.values()):
+            won = identity in table.values()
+            state: State = "passed" if won and verdict.promoted else "rejected"
+            why = verdict.why if won else "another candidate of its night was chosen"
+            with suppress(AdapterError) if state == "rejected" else nullcontext():  # it may be what was found to be changed
+                self.publisher.adapters.judge(identity, state, why, verdict.numbers if won else {})
         if verdict.promoted:
-            self._once(report, "publish", lambda: self._publish(candidate))
-        self._close(report, kept.pairs, candidate, verdict)
+            self._once(report, "publish", lambda: self._publish(table, ruling))
+        self._close(report, samples, table, verdict)
 
-    def _train(self, night: Night, repo: str, data: Sequence[tuple[Pair, tuple[list[int], list[bool]]]]) -> dict[str, Any]:
-        job = Job(
+    def _examined(
+        self,
+        report: NightReport,
+        tables: Mapping[str, dict[str, str]],
+        live: Mapping[str, str],
+        samples: Sequence[Sample],
+        held_out: HeldOut,
+    ) -> tuple[dict[str, str], Ruling]:
+        """The winner's routing table, and what the gate says of it."""
+        before = self.publisher.routes(live)
+        guards, answers = self.guards(before), Answers(self.work / report.night.id)
+        routes = {name: self.publisher.routes(table) for name, table in tables.items()}
+
+        def choose() -> dict[str, Any]:
+            won = compete(routes, guards, self.config.gate, answers)
+            return {"winner": won.name, "scores": won.scores, "failed": won.failed, "spent": sorted(won.spent)}
+
+        won = self._once(report, "choose", choose)
+        table = tables[str(won["winner"])]
+        report.adapters = {scope: identity for scope, identity in table.items() if live.get(scope) != identity}
+
+        def judged() -> Ruling:
+            if leaks := sum(
+                held_out.names(s.pair.task_id, [t for role, t in s.pair.messages if role == "user"]) for s in samples
+            ):
+                return Ruling(verdict=Verdict(promoted=False, why=f"{leaks} pairs are of held-out tasks; nothing is promoted"))
+            spent = frozenset((str(guard), str(item)) for guard, item in won["spent"])
+            return Gate(self.config.gate).judge(guards, routes[str(won["winner"])], answers, self.on_look, before, spent)
+
+        return table, Ruling.model_validate(self._once(report, "guards", judged))
+
+    @property
+    def _job(self) -> Job:
+        return Job(
             base=self.base,
             base_hash=self.base_hash,
             lora=self.config.lora,
             seed=self.config.seed,
             threads=self.config.threads,
-            context=self.config.context,
+            context=self.context,
             machine=self.config.machine,
         )
-        examples = [Example(ids=ids, own=own, rehearsal=pair.source != "merged_fix") for pair, (ids, own) in data]
-        trained = self.trainer.fit(
-            job, examples, self.work / night.id / f"train-{repo}", lambda progress: self.on_step(repo, progress)
-        )
-        manifest = Manifest(
-            created_at=datetime.now(UTC),
-            base=self.base_hash,
-            strategy=STRATEGY,
-            seed=self.config.seed,
-            data=content_hash(sorted(pair.content for pair, _ in data)),
-            scope=(repo,),
-            config_hash=night.config_hash,
-            loss_first=trained.loss_first,
-            loss_last=trained.loss_last,
-            rank=self.config.lora.rank,
-            alpha=self.config.lora.alpha * self.config.lora.serving_scale,
-            targets=self.config.lora.targets,
-        )
-        adapter = self.publisher.adapters.admit(trained.folder, manifest).id
-        attempts = sorted({pair.trajectory_id for pair, _ in data})
-        return {"trained": trained.model_dump(mode="json"), "adapter": adapter, "attempts": attempts}
 
-    def _judge(self, candidate: Mapping[str, str]) -> Verdict:
-        examination = self.examine(self.publisher.routes(candidate))
-        return judge(examination.guards, self.config.gate, examination.differs)
+    def _filtered(self, pairs: Sequence[Pair], held_out: HeldOut) -> Filtered:
+        losses = partial(self.trainer.loss, self._job)
+        filters = Filters(self.config.filters, self.encode, self.context, held_out, losses, self.verified)
+        found = filters.filtered(pairs)
+        return replace(found, samples=within_tokens(found.samples, self.config.synthesis.tokens))
 
-    def _publish(self, candidate: Mapping[str, str]) -> dict[str, Any]:
-        self.publisher.make_live(candidate)
-        return {"live": dict(candidate)}
+    def _samples(self, pairs: Sequence[Pair], kept: Sequence[str]) -> list[Sample]:
+        """The pairs that were kept, encoded again."""
+        by_content = {pair.content: pair for pair in reversed(pairs)}
+        return [Sample(by_content[content], item_of(by_content[content], self.encode)) for content in kept]
+
+    def _lessons(self, samples: Sequence[Sample], live: Mapping[str, str] | None = None) -> dict[str, Lesson]:
+        """The lessons that are large enough to be learnt."""
+        lora = self.config.lora
+        found = lessons_of(
+            samples,
+            self.publisher.live() if live is None else live,
+            self.publisher.adapters,
+            self.base_hash,
+            self.recorder.steps_named(TRAIN),
+            self.config.scope == "all",
+        )
+        least = lora.batch_size * lora.accumulate
+        return {scope: lesson for scope, lesson in found.items() if len(lesson.new) + len(lesson.past) >= least}
+
+    def _train_all(
+        self, report: NightReport, lessons: Mapping[str, Lesson], live: Mapping[str, str]
+    ) -> dict[str, dict[str, str]]:
+        """Train every lesson with every seed; the routing tables that compete, by name, the last checkpoints first."""
+        folder = self.work / report.night.id
+        learning = Learning(
+            self.config.strategy, self._job, report.night.config_hash, self.trainer, self.publisher.adapters, self.embed
+        )
+        tables: dict[str, dict[str, str]] = {}
+        for seed in range(self.config.seed, self.config.seed + self.config.seeds):
+            made: dict[str, list[str]] = {}
+            for scope, lesson in lessons.items():
+                again = "" if seed == self.config.seed else f" seed {seed}"
+                place, on_step = folder / f"train-{slug(scope)}-{seed}", partial(self.on_step, scope)
+                done = self._once(report, f"{TRAIN}{scope}{again}", partial(learning.learn, lesson, seed, place, on_step))
+                made[scope] = [str(identity) for identity in done["adapters"]]
+                report.trained.append(done)
+            for back in range(max(map(len, made.values()))):
+                chosen = {scope: found[max(-len(found), -1 - back)] for scope, found in made.items()}
+                tables[f"seed {seed}" + (f", {back} checkpoints before its end" if back else "")] = {**live, **chosen}
+        return tables
+
+    def _publish(self, table: Mapping[str, str], ruling: Ruling) -> dict[str, Any]:
+        """Put to work exactly what was examined."""
+        now = artefacts(self.publisher.routes(table))
+        if now != ruling.artefacts:
+            raise AdapterError("what would go live is not, byte for byte, what the guards examined; nothing was put to work")
+        self.publisher.make_live(table)
+        return {"live": dict(table), "artefacts": now}
 
     def _close(
         self,
         report: NightReport,
-        pairs: Sequence[Pair] = (),
+        samples: Sequence[Sample] = (),
         candidate: Mapping[str, str] | None = None,
         verdict: Verdict | None = None,
         error: str = "",
     ) -> None:
         """Write the night's row. A night that broke off for good has the verdict that nothing changed, and why."""
-        runs = report.trained.values()
-        examples = sum(t.examples for t in runs)
+        runs = report.trained
+        examples = sum(run["examples"] for run in runs)
         update: dict[str, Any] = {
             "ended_at": datetime.now(UTC),
             "verdict": verdict or Verdict(promoted=False, why=f"the night broke off: {error}"),
@@ -256,29 +325,12 @@ class Sleeper:
         }
         if examples:
             update |= {
-                "train_seconds": sum(t.seconds for t in runs),
-                "loss_first": sum(t.loss_first * t.examples for t in runs) / examples,
-                "loss_last": sum(t.loss_last * t.examples for t in runs) / examples,
+                "train_seconds": sum(run["cost"]["seconds"] for run in runs),
+                "loss_first": sum(run["loss_first"] * run["examples"] for run in runs) / examples,
+                "loss_last": sum(run["loss_last"] * run["examples"] for run in runs) / examples,
             }
         if candidate is not None:
-            update |= {"adapter": skill_id(candidate), "pairs": len(pairs), "sources": dict(Counter(p.source for p in pairs))}
+            sources = dict(Counter(sample.pair.source for sample in samples))
+            update |= {"adapter": skill_id(candidate), "pairs": len(samples), "sources": sources}
         report.night = report.night.model_copy(update=update)
         self.recorder.close_night(report.night)
-
-
-def _write_pairs(path: Path, pairs: Sequence[Pair]) -> dict[str, Any]:
-    """Write the night's pairs, whole or not at all; the journal keeps their hash."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = "".join(pair.model_dump_json() + "\n" for pair in pairs)
-    write_whole(path, text)
-    return {"pairs": len(pairs), "hash": content_hash(text)}
-
-
-def _read_pairs(path: Path, digest: str) -> list[Pair]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConsolidationError(f"{path}: the night's pairs cannot be read ({error}); the night cannot go on") from error
-    if content_hash(text) != digest:
-        raise ConsolidationError(f"{path}: the night's pairs were changed; the night cannot go on")
-    return [Pair.model_validate_json(line) for line in text.split("\n") if line]

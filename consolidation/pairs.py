@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence, Set
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -76,45 +74,6 @@ def pairs_of(trajectory: Trajectory, source: Source) -> list[Pair]:
 
 Encoder = Callable[[Sequence[Message]], tuple[list[int], list[bool]]]
 """Messages to token ids and the mask of the agent's own words; the served model provides it."""
-
-
-@dataclass
-class Filtered:
-    """What passed, encoded, and how many were dropped for which reason."""
-
-    pairs: list[Pair] = field(default_factory=list)
-    encoded: list[tuple[list[int], list[bool]]] = field(default_factory=list)
-    dropped: Counter[str] = field(default_factory=Counter)
-
-
-def filter_pairs(pairs: Iterable[Pair], encode: Encoder, context: int, held_out: Set[str] = frozenset()) -> Filtered:
-    """Keep what may be trained on.
-
-    Dropped are pairs of held-out tasks (`leak`, by task id or by content hash of the issue
-    message), second copies (`duplicate`), conversations longer than `context` tokens
-    (`too_long`: never truncated), and those without a word of the agent (`empty`).
-    """
-    result = Filtered()
-    seen: set[str] = set()
-    for pair in pairs:
-        issues = (content_hash(text) for role, text in pair.messages if role == "user")
-        if pair.task_id in held_out or any(issue in held_out for issue in issues):
-            result.dropped["leak"] += 1
-            continue
-        if pair.content in seen:
-            result.dropped["duplicate"] += 1
-            continue
-        ids, own = encode(pair.conversation())
-        own = without_turns(own, pair.untaught)
-        if len(ids) > context:
-            result.dropped["too_long"] += 1
-        elif not any(own):
-            result.dropped["empty"] += 1
-        else:
-            seen.add(pair.content)
-            result.pairs.append(pair)
-            result.encoded.append((ids, own))
-    return result
 
 
 def without_turns(own: Sequence[bool], turns: Sequence[int]) -> list[bool]:

@@ -1,4 +1,4 @@
-"""The skill: which adapter serves which repository. Everything it does not name gets the bare base.
+"""The skill: which adapter serves which repository. Everything it does not name gets the bare base, unless `*` is named.
 
 Routing back to the base makes "no regression elsewhere" true by construction; the gate judges
 the routed system as a whole.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Set
 from pathlib import Path
+from typing import TypeVar
 
 from consolidation.adapters import AdapterStore
 from consolidation.errors import AdapterError
@@ -17,6 +18,15 @@ from memory.hashing import content_hash
 
 LIVE = "live.json"
 PREVIOUS = "previous.json"
+ALL = "*"
+"""In a routing table: every repository that it does not name."""
+Named = TypeVar("Named", str, Path)
+"""An adapter, by its id or its folder."""
+
+
+def adapter_for(routes: Mapping[str, Named], repo: str) -> Named | None:
+    """What a routing table has for a repository: its own adapter, else that for `ALL`, else None for the bare base."""
+    return routes.get(repo, routes.get(ALL))
 
 
 def skill_id(adapters: Mapping[str, str]) -> str:

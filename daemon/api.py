@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -52,6 +53,8 @@ class Status(_Message):
     """Why the last night that was due was not held."""
     live: dict[str, str] = {}
     """Repository to adapter; every other repository is served by the bare base."""
+    taken_back: str = ""
+    """What the online watch took out of service, and why."""
     arm: str = ""
     memories: int = 0
     """What is recalled of past attempts, and the version of that knowledge."""
@@ -74,11 +77,12 @@ class Accepted(_Message):
 
 
 class SleepAnswer(_Message):
-    """Whether a night will be held, and its plan."""
+    """Whether a night will be held, and its plan; of a dry run also the data that it would train on."""
 
     accepted: bool
     plan: NightPlan
     nights: int = 0
+    data: dict[str, Any] | None = None
 
 
 class AdapterRow(_Message):

@@ -22,10 +22,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from agent.loop import Budget
 from agent.models.engines import ModelConfig
-from consolidation.night import NightConfig
+from consolidation.night_config import NightConfig
 from daemon.errors import DaemonError
 from daemon.logs import LogConfig
+from eval.guard_config import GuardConfig
 from eval.task_config import TasksConfig
+from eval.watch import WatchConfig
 from memory.arms import Arm
 from memory.hashing import content_hash
 from memory.knowledge.config import KnowledgeConfig
@@ -97,14 +99,6 @@ class SleepConfig(_Settings):
         return (time.fromisoformat(found[1]), time.fromisoformat(found[2])) if found else None
 
 
-class GuardConfig(_Settings):
-    """What a candidate is examined on."""
-
-    tasks: int = Field(default=320, ge=1)
-    """Held-out base-skill tasks. An adapter flips many of them one way or the other, so that few could not
-    tell no change from a drop of the gate's margin."""
-
-
 class ResourceConfig(_Settings):
     """What the daemon may use."""
 
@@ -144,6 +138,7 @@ class Config(_Settings):
     night: NightConfig = NightConfig()
     knowledge: KnowledgeConfig = KnowledgeConfig()
     guard: GuardConfig = GuardConfig()
+    watch: WatchConfig = WatchConfig()
     resources: ResourceConfig = ResourceConfig()
     log: LogConfig = LogConfig()
     life: LifeConfig = LifeConfig()

@@ -25,6 +25,7 @@ from daemon.control_memory import add_memory
 from daemon.errors import DaemonError, RefusedError
 from daemon.events import Event
 from daemon.life import Life
+from daemon.night_view import NightShown, night_shown
 from daemon.resources import pin
 from daemon.space import roll_back, space_of
 from daemon.states import State
@@ -41,6 +42,7 @@ from daemon.views import (
     task_rows,
     trajectory_rows,
 )
+from daemon.worker import Request as WorkerRequest
 from memory.errors import RecordError, StoreError
 from memory.knowledge.shelf import Shelf
 from memory.trajectories import Trajectory
@@ -85,7 +87,11 @@ def control(life: Life) -> FastAPI:
     async def sleep(request: SleepRequest) -> SleepAnswer:
         nights = status_of(life).nights
         if request.dry_run:
-            return SleepAnswer(accepted=False, plan=life.plan(), nights=nights)
+            if life.state in (State.FALLING_ASLEEP, State.ASLEEP):
+                raise RefusedError("it is asleep; `sleepyctl nights show last` tells what the night has come to")
+            plan = life.plan()
+            data = await _rehearsed(life) if plan.replayed and life.config.arm.adapts else None
+            return SleepAnswer(accepted=False, plan=plan, nights=nights, data=data)
         if life.state is State.PAUSED:
             raise RefusedError("the daemon is paused; `sleepyctl resume` first")
         if life.state in (State.FALLING_ASLEEP, State.ASLEEP):
@@ -128,6 +134,13 @@ def control(life: Life) -> FastAPI:
             return life.store.trajectory(identity)
         except RecordError as error:
             raise RefusedError(str(error)) from error
+
+    @app.get("/nights/{which}")
+    def night(which: str) -> NightShown:
+        found = night_shown(life.store, which)
+        if found is None:
+            raise RefusedError(f"no night {which!r}; `sleepyctl nights` lists them")
+        return found
 
     @app.get("/nights")
     async def nights(last: Last = None) -> list[NightRow]:
@@ -192,3 +205,11 @@ def _awake(life: Life) -> None:
 def _known(life: Life, adapter: str) -> None:
     if adapter not in {row.id for row in adapter_rows(life.home, life.store)}:
         raise RefusedError(f"no adapter {adapter!r}; `sleepyctl adapters list` shows what there is")
+
+
+async def _rehearsed(life: Life) -> dict[str, Any]:
+    """What a night would train on, told by the worker as soon as it has time."""
+    reply = await life.worker.ask_aside(WorkerRequest(do="rehearse", config=life.config))
+    if reply.error:
+        raise DaemonError(reply.error)
+    return reply.done or {}

@@ -21,19 +21,24 @@ from agent.model import Model, Sampling
 from agent.models.engines import open_model, open_weights
 from agent.sandbox.ladder import probe
 from consolidation.adapters import AdapterStore
+from consolidation.gate import Look
 from consolidation.night import NightReport, Sleeper
 from consolidation.pairs import Pair
 from consolidation.skill import Publisher
+from consolidation.synthesis.offline import OfflineSynthesiser
 from consolidation.trainers.base import Progress as TrainingProgress
 from consolidation.trainers.child import ChildTrainer
 from daemon.arms import ArmResult, arms_table, play_arms
 from daemon.config import Config
 from daemon.days import DayResult, day_result, group
-from eval.experience import pairs_of_day
-from eval.guards import BaseSkillGuard, compare
+from eval.experience import lived_of_day
+from eval.guards import compare, held_out_base_tasks
+from eval.held_out import held_out_of
+from eval.open_guards import open_guards
 from eval.play import Player, Routes
 from eval.pocket.rehearsal import rehearsal_pairs
 from eval.pocket.stream import PocketStream
+from memory.knowledge.embedders import HashingEmbedder
 from memory.store import Store
 from memory.tasks import Task
 from memory.trajectories import Trajectory
@@ -186,16 +191,17 @@ class Demo:
         tomorrow: PocketStream,
     ) -> NightReport:
         config = self.config.night.model_copy(update={"seed": self.seed})
-        guard = BaseSkillGuard(
-            Player(model, player.sandbox, budget=self.config.budget),
-            self.config.tasks.pocket_repos,
-            self.config.guard.tasks,
-            self.seed,
-        )
+        examiner = Player(model, player.sandbox, budget=self.config.budget, mixtures=self.home / "mixtures")
+        repos = self.config.tasks.pocket_repos
+        opened = open_guards(self.config.guard, examiner, self.home / "data", repos, self.seed)
+        held_out = held_out_of(*held_out_base_tasks(self.seed, repos, self.config.guard.tasks))
+        held_out |= held_out_of(tomorrow, tomorrow.tasks())
         with self._bar("night", 100) as advance:
 
             def collect() -> list[Pair]:
-                pairs = pairs_of_day(stream, day, player.sandbox, config.merged_fixes, store)
+                told, teller = config.synthesis, OfflineSynthesiser()
+                lived = lived_of_day(stream, day, player.sandbox, config.merged_fixes, store)
+                pairs = [pair for each in lived for pair in teller.pairs(each, told.format, told.budget)]
                 for repo in self.config.tasks.pocket_repos:
                     pairs += rehearsal_pairs(repo, config.rehearsal, config.seed)
                 return pairs
@@ -203,21 +209,28 @@ class Demo:
             def on_step(repo: str, progress: TrainingProgress) -> None:
                 advance(f"{repo}: loss {progress.loss:.3f}", 100 * progress.step / progress.steps)
 
+            def on_look(look: Look) -> None:
+                advance(f"{look.claim}: drop {look.drop:+.1%}, at most {look.bound:+.1%}", 100 * look.tasks / look.of)
+
             weights = open_weights(self.config.model)
             sleeper = Sleeper(
                 config=config,
                 base=weights.folder,
                 base_hash=weights.hash,
                 encode=weights.encode,
+                context=config.context or self.config.model.tokens,
                 trainer=ChildTrainer(name=self.config.model.trained_by),
                 publisher=publisher,
                 recorder=store,
                 work=self.home / "work",
-                examine=guard.examine,
+                guards=lambda live: opened.guards,
+                embed=HashingEmbedder().embed,
+                verified={trajectory.id for trajectory in day if trajectory.resolved}.__contains__,
                 on_step=on_step,
+                on_look=on_look,
                 on_phase=lambda phase: advance(phase, 0),
             )
-            report = sleeper.sleep(collect, guard.held_out | {task.id for task in tomorrow.tasks()})
+            report = sleeper.sleep(collect, held_out)
             advance("done", 100)
         return report
 

@@ -73,6 +73,18 @@ class Event(StrEnum):
     NIGHT_DEFERRED = "night.deferred", "A night that is due has to wait.", "why"
     NIGHT_OPENED = "night.opened", "A night began, or goes on."
     NIGHT_STEP = "night.step", "The night has come to this step.", "step"
+    NIGHT_PAIRS = "night.pairs", "A model has made pairs; answers of no use are counted by reason.", "pairs", "by", "problems"
+    NIGHT_LOOK = (
+        "night.look",
+        "A claim was looked at after so many of its items: the drop and its bound (shares), and what follows.",
+        "claim",
+        "tasks",
+        "of",
+        "drop",
+        "bound",
+        "decision",
+    )
+    NIGHT_GUARD_LEFT_OUT = "night.guard_left_out", "A guard that would apply cannot be held here.", "why"
     NIGHT_RESUMED = "night.resumed", "A night that was broken off is taken up; these steps are done.", "steps"
     NIGHT_OVERRUN = "night.overrun", "The night goes on after its window has closed.", "window_closed_at"
     NIGHT_VERDICT = "night.verdict", "The gate has judged the candidate.", "promoted", "why", "numbers"
@@ -133,6 +145,22 @@ class Event(StrEnum):
     CLOCK_JUMPED = "clock.jumped", "Wall time moved otherwise than time passed: set, or the machine slept.", "seconds"
 
     ADAPTER_PROMOTED = "adapter.promoted", "The owner put an adapter to work.", "adapter", "by"
+    WATCH_ALARM = (
+        "watch.alarm",
+        "A chart over the tasks of a live adapter reached its limit: what served before is going to be live again.",
+        "adapter",
+        "repo",
+        "why",
+        "chart",
+        "canary",
+        "value",
+        "limit",
+        "promised",
+        "seen",
+        "tasks",
+        "attempts",
+        "resolved",
+    )
     ADAPTER_ROLLED_BACK = "adapter.rolled_back", "What was live before is live again.", "live"
 
     LIBRARY_MESSAGE = "library.message", "A library warned or failed.", "logger", "message", "error", "traceback"

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 
 from pydantic import BaseModel, ConfigDict
 
-from consolidation.night import PAIRS
+from consolidation.lessons import TRAIN, taught_to
+from consolidation.night_files import PAIRS
 from consolidation.pairs import Pair
 from consolidation.skill import Publisher
 from daemon.errors import DaemonError, RefusedError
@@ -68,8 +69,10 @@ def forget(home: Home, store: Store, publisher: Publisher, identity: str, retire
 
 
 def trained_on(home: Home, store: Store, identity: str) -> tuple[set[str], list[str]]:
-    """Adapters that learnt from an attempt, and the nights whose working files still hold it."""
-    adapters: set[str] = set()
+    """Adapters that learnt from an attempt, or go back to one that did, and the nights whose working files still hold it."""
+    trainings = store.steps_named(TRAIN)
+    made = {str(identity) for given in trainings for identity in given.get("adapters", ())}
+    adapters = {adapter for adapter in made if identity in taught_to(adapter, trainings)}
     nights: list[str] = []
     for night in store.nights():
         held = identity in set(_attempts(home, night.id))

@@ -107,6 +107,11 @@ class Home:
         return self.root / "inbox"
 
     @property
+    def mixtures(self) -> Path:
+        """Mixtures of experts as they are served; can be deleted at any time."""
+        return self.root / "mixtures"
+
+    @property
     def places(self) -> Places:
         """What task sources are made of."""
         return Places(self.root)

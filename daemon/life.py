@@ -17,6 +17,7 @@ from daemon.plan import NightPlan
 from daemon.sleeping import Sleeping
 from daemon.states import State
 from daemon.timing import Timing
+from daemon.watching import Watching
 from daemon.worker import Request
 from memory.errors import StoreError, UnreadableStoreError
 
@@ -31,6 +32,7 @@ class Life(Body):
         super().__post_init__()
         self._sleeping = Sleeping(self)
         self._timing = Timing(self.store, self.log, self.started_at)
+        self._watching = Watching(self)
 
     # What others may wish for.
 
@@ -122,6 +124,7 @@ class Life(Body):
     async def _once(self) -> None:
         """One decision, and what follows from it."""
         self.poked.clear()
+        self._watching.settle()  # what a killed process had decided comes before all else
         if self.wishes.paused:
             self.enter(State.PAUSED, "the owner asked for it")
             await self.wait()
@@ -140,7 +143,9 @@ class Life(Body):
             await self._align()
         else:
             self.enter(State.AWAKE)
-            if not await play(self):
+            played = await play(self)
+            self._watching.look()
+            if not played:
                 await rest(self)
 
     async def _align(self) -> None:

@@ -75,7 +75,8 @@ def clean_up(
         log.warning(Event.DAEMON_ERROR, where="clean-up", error="what is live cannot be read, so no adapter is removed")
         return []
     if night is not None:
-        keep |= {str(result["adapter"]) for result in store.step_results(night.id) if "adapter" in result}
+        for result in store.step_results(night.id):
+            keep |= {str(identity) for identity in result.get("adapters", [result["adapter"]] if "adapter" in result else [])}
     return _shrink(home.nights, config.nights_mb, open_nights, log) + _shrink(home.adapters, config.adapters_mb, keep, log)
 
 

@@ -10,6 +10,7 @@ from daemon.life import Life
 from daemon.resources import free_mb, rss_mb
 from daemon.schedule import NightSchedule
 from daemon.space import space_of
+from daemon.watching import told
 from memory.knowledge.shelf import Shelf
 from memory.trajectories import Outcome
 
@@ -44,6 +45,7 @@ def status_of(life: Life) -> Status:
         next_night=NightSchedule(life.config.sleep).next(life.now()),
         night_deferred=life.deferred,
         live=live,
+        taken_back=told(life.store, live),
         arm=life.config.arm,
         memories=shelf.count(),
         knowledge=str(shelf.version()),

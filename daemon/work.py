@@ -7,51 +7,40 @@ the daemon stays small and a crash here costs nothing but time.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from agent.errors import ModelUnavailable, SandboxError
-from agent.loop import NoRecorder
-from agent.model import Message
-from agent.models.engines import ModelConfig, open_model, open_weights
-from agent.sandbox.base import Sandbox
+from agent.loop import NoRecorder, Recorder
+from agent.models.engines import ModelConfig, open_model
 from agent.sandbox.ladder import probe
 from consolidation.adapters import AdapterStore
-from consolidation.night import PAIRS, Examination, Sleeper
-from consolidation.pairs import Pair
 from consolidation.publishing import PublishError
 from consolidation.publishing.ollama import OllamaPublisher
-from consolidation.room import RoomyTrainer
 from consolidation.skill import Publisher
-from consolidation.trainers.base import Progress
-from consolidation.trainers.child import ChildTrainer
 from daemon.config import Config
 from daemon.events import Event
 from daemon.home import Home
 from daemon.knowing import Knowing
-from daemon.plan import own_tasks, replay
+from daemon.night_work import NightWork
+from daemon.plan import own_tasks
 from daemon.worker import Request
 from eval.errors import EvalError
-from eval.experience import pairs_of_day
 from eval.files import FileStream, damaged
-from eval.guards import BaseSkillGuard, held_out_base_tasks
+from eval.guards import held_out_base_tasks
 from eval.koans import held_out
 from eval.play import Player
-from eval.pocket.rehearsal import rehearsal_pairs
 from eval.sources import PocketSource, open_source
 from eval.streams import TaskStream
-from memory.knowledge.forgetting import REASON as FORGOTTEN
 from memory.knowledge.seam import KnowledgeLayer, NoKnowledge
-from memory.nights import Night
 from memory.store import Store
 from memory.tasks import MergedFix, Task
-from memory.trajectories import Outcome, Result, Step, Trajectory
+from memory.trajectories import Outcome, Step, Trajectory
 
 Emit = Callable[..., None]
 """Called with an event's name and its fields."""
-PROGRESS_SECONDS = 1.0
-CANARIES, CANARY_TOKENS = 4, 64
+CANARY_TOKENS = 64
 
 
 class Stopped(BaseException):
@@ -96,9 +85,11 @@ class Work:
         if request.do == "play":
             return self.play(request.count)
         if request.do == "night":
-            return self.night(self.store.open_night_now())
+            return NightWork(self).hold(self.store.open_night_now())
+        if request.do == "rehearse":
+            return NightWork(self).rehearse()
         if request.do == "align":
-            self.align(self._routes())
+            self.align(self.routes())
             return {}
         return self.knowing.asked(request.do, request.query, request.repo, request.count)
 
@@ -106,7 +97,8 @@ class Work:
         """Let go of what is held open."""
         self.knowing.close()
 
-    def _routes(self) -> dict[str, Path]:
+    def routes(self) -> dict[str, Path]:
+        """What serves which repository, for the arm."""
         return self.publisher.routes() if self.config.arm.adapts else {}
 
     def _knowledge(self) -> KnowledgeLayer:
@@ -119,7 +111,7 @@ class Work:
     def play(self, count: int) -> dict[str, int]:
         """Work on the next `count` tasks at once; each ends in one result, unless the infrastructure failed."""
         done = {result.task_id for result in self.store.results()}
-        own = self._sound(own_tasks(self.store, self.home, done)[:count])
+        own = self.sound(own_tasks(self.store, self.home, done)[:count])
         sandbox, held = self.sandbox, 0
         stream: TaskStream | None = None
         if own:
@@ -132,8 +124,16 @@ class Work:
             stream = self.source.stream(self.source.next(done, count))
             self.store.add_tasks(stream.tasks())
         arm = self.config.arm
-        player = Player(self.model, sandbox, _DayRecorder(self), self.config.budget, knowledge=self._knowledge(), arm=arm)
-        ended = list(player.play(stream, stream.tasks(), self._routes()))
+        player = Player(
+            self.model,
+            sandbox,
+            _DayRecorder(self),
+            self.config.budget,
+            knowledge=self._knowledge(),
+            arm=arm,
+            mixtures=self.home.mixtures,
+        )
+        ended = list(player.play(stream, stream.tasks(), self.routes()))
         if arm.recalls:
             self.knowing.catch_up(self.checkpoint)
         return {
@@ -143,7 +143,7 @@ class Work:
             "held": held,
         }
 
-    def _sound(self, own: list[str]) -> list[str]:
+    def sound(self, own: list[str]) -> list[str]:
         """Those whose file can be read; a damaged one is put aside, so that it holds up nothing."""
         lost = damaged(self.home.tasks, own)
         for identity, why in lost.items():
@@ -152,66 +152,17 @@ class Work:
             self.emit(Event.INBOX_REJECTED, file=path.name, error=why)
         return [identity for identity in own if identity not in lost]
 
-    def night(self, night: Night | None) -> dict[str, Any]:
-        """One night, or the rest of an open one.
-
-        Raises:
-            TrainingCrashed, ModelUnavailable: it can go on.
-            ConsolidationError: it is over without a promotion.
-        """
-        config = self.config
-        guard = self._guard()
-        last = 0.0
-
-        def on_step(repo: str, progress: Progress) -> None:
-            nonlocal last
+    def pause(self, seconds: float) -> None:
+        """Wait, and stop waiting where the owner wants an end."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
             self.checkpoint()
-            if time.monotonic() - last > PROGRESS_SECONDS or progress.step == progress.steps:
-                last = time.monotonic()
-                self.emit(Event.TRAINING_PROGRESS, repo=repo, **progress.model_dump())
+            time.sleep(min(left, 1.0))
+        self.checkpoint()
 
-        def on_phase(phase: str) -> None:
-            self.checkpoint()
-            self.emit(Event.NIGHT_STEP, step=phase)
-
-        def examine(routes: Mapping[str, Path]) -> Examination:
-            if self.server is not None:
-                self.server.ask_with(self._canary(opened.id))
-            return guard.examine(routes)
-
-        weights = open_weights(config.model)
-        sleeper = Sleeper(
-            config=config.night,
-            base=weights.folder,
-            base_hash=weights.hash,
-            encode=weights.encode,
-            trainer=RoomyTrainer(
-                ChildTrainer(config.resources.training_memory_mb, config.resources.niceness, config.model.trained_by),
-                self.model.unload,
-            ),
-            publisher=self.publisher,
-            recorder=self.store,
-            work=self.home.nights,
-            examine=examine,
-            on_step=on_step,
-            on_phase=on_phase,
-            tidy=(lambda night: self.knowing.tidy(night, self.publisher.live())) if config.arm.recalls else None,
-            trains=config.arm.adapts,
-        )
-        night = opened = night or sleeper.open()
-        self.emit(Event.NIGHT_OPENED, night=night.id)
-        report = sleeper.sleep(self._pairs, self._held_out(), night)
-        if self.server is not None:
-            self.server.prune()
-        verdict = report.night.verdict
-        assert verdict is not None
-        self.emit(Event.NIGHT_VERDICT, night=night.id, promoted=verdict.promoted, why=verdict.why, numbers=verdict.numbers)
-        return {"night": night.id, "promoted": verdict.promoted, "why": verdict.why}
-
-    def _guard(self) -> BaseSkillGuard:
-        tasks = self.config.tasks
-        player = Player(self.model, self.sandbox, _SafePoints(self), self.config.budget)
-        return BaseSkillGuard(player, tasks.pocket_repos, self.config.guard.tasks, tasks.seed)
+    def safe_points(self) -> Recorder:
+        """A recorder that keeps nothing, and makes every step a safe point."""
+        return _SafePoints(self)
 
     def _held_out(self) -> frozenset[str]:
         """Ids of tasks that are examined, and so neither learnt from nor remembered."""
@@ -240,43 +191,6 @@ class Work:
             return source.stream([task.id]).merged_fix(task) if source.has(task.id) else None
         except EvalError:  # what its stream is made of is no longer here
             return None
-
-    def _canary(self, night: str) -> list[list[Message]]:
-        """Conversations up to the longest turns that a night teaches: where an adapter speaks otherwise than its base."""
-        lines = (self.home.nights / night / PAIRS).read_text(encoding="utf-8").split("\n")
-        taught = [Pair.model_validate_json(line) for line in lines if line]
-        found: dict[str, list[list[Message]]] = {}
-        for pair in sorted(taught, key=lambda pair: pair.source != "merged_fix"):
-            messages = pair.conversation()
-            turns = [i for i, message in enumerate(messages) if message.role == "assistant"]
-            if turns and len(found.setdefault(pair.repo, [])) < CANARIES:
-                found[pair.repo].append(messages[: max(turns, key=lambda i: len(messages[i].content))])
-        return [prompt for prompts in found.values() for prompt in prompts]
-
-    def _pairs(self) -> list[Pair]:
-        chosen = replay(self.store.results(), self.config)
-        own = self._sound([r.task_id for r in chosen if (self.home.tasks / f"{r.task_id}.json").is_file()])
-        pocket = PocketSource(self.config.tasks)
-        # What an earlier configuration's stream gave cannot be opened any more; it is no part of the night.
-        streams: list[tuple[Callable[[str], bool], Callable[[list[str]], TaskStream], Callable[[], Sandbox]]] = [
-            (pocket.has, pocket.stream, pocket.sandbox),
-            (own.__contains__, lambda ids: FileStream(self.home.tasks, ids), lambda: probe(trusted_generated=False)),
-        ]
-        if not isinstance(self.source, PocketSource):
-            streams.append((self.source.has, self.source.stream, self.source.sandbox))
-        pairs: list[Pair] = []
-        for has, stream, sandbox in streams:
-            if theirs := [result for result in chosen if has(result.task_id)]:
-                pairs += self._pairs_of(stream([result.task_id for result in theirs]), theirs, sandbox())
-        for repo in self.config.tasks.pocket_repos if isinstance(self.source, PocketSource) else ():
-            pairs += rehearsal_pairs(repo, self.config.night.rehearsal, self.config.night.seed)
-        return pairs
-
-    def _pairs_of(self, stream: TaskStream, results: Sequence[Result], sandbox: Sandbox) -> list[Pair]:
-        played = [self.store.trajectory(result.trajectory_id) for result in results]
-        played = [trajectory for trajectory in played if trajectory.reason != FORGOTTEN]
-        terse = self.model.speaks == "terse"
-        return pairs_of_day(stream, played, sandbox, self.config.night.merged_fixes, _SafePoints(self), terse)
 
 
 def _server(home: Home, config: ModelConfig) -> OllamaPublisher | None:

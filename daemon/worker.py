@@ -37,7 +37,7 @@ class Request(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    do: Literal["play", "night", "align", "search", "rebuild", "scrub"]
+    do: Literal["play", "night", "rehearse", "align", "search", "rebuild", "scrub"]
     config: Config
     count: int = 0
     query: str = ""

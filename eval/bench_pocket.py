@@ -18,12 +18,14 @@ from pydantic import BaseModel
 
 from agent.pocket.model import PocketModel
 from agent.sandbox.base import Sandbox
+from consolidation.filters import Filters
 from consolidation.gate import Paired
-from consolidation.night import NightConfig
-from consolidation.pairs import filter_pairs
-from consolidation.trainers.base import Example, Job, Trainer
+from consolidation.night_config import NightConfig
+from consolidation.strategies.seam import items_of
+from consolidation.trainers.base import Job, Trainer
 from eval.experience import pairs_of_day
 from eval.guards import compare
+from eval.held_out import held_out_of
 from eval.play import Player
 from eval.pocket.names import Split
 from eval.pocket.rehearsal import rehearsal_pairs
@@ -33,6 +35,9 @@ from eval.statistics import wilson
 from memory.hashing import content_hash
 from memory.tasks import Task
 from memory.trajectories import Trajectory
+
+CONTEXT = 1024
+"""Longest example (tokens) where the configuration names none."""
 
 
 class Rate(BaseModel):
@@ -204,13 +209,11 @@ def _night(
     day = PocketStream(seed, (repo,), size.day)
     pairs = pairs_of_day(day, list(player.play(day, day.tasks())), sandbox, config.merged_fixes)
     pairs += rehearsal_pairs(repo, config.rehearsal, seed)
-    kept = filter_pairs(pairs, model.tokenizer.example, config.context, {task.id for task in exam.tasks()})
-    examples = [
-        Example(ids=ids, own=own, rehearsal=pair.source != "merged_fix")
-        for pair, (ids, own) in zip(kept.pairs, kept.encoded, strict=True)
-    ]
-    job = Job(base=model.folder, lora=config.lora, seed=seed, threads=config.threads, context=config.context)
-    trained = trainer.fit(job, examples, work / f"{repo}-{seed}", lambda progress: None)
+    context = config.context or CONTEXT
+    held_out = held_out_of(exam, exam.tasks())
+    kept = Filters(config.filters, model.tokenizer.example, context, held_out).filtered(pairs).samples
+    job = Job(base=model.folder, lora=config.lora, seed=seed, threads=config.threads, context=context)
+    trained = trainer.fit(job, items_of(kept), work / f"{repo}-{seed}", lambda progress: None)
     tasks: list[Task] = exam.tasks()
     adapted = list(player.play(exam, tasks, {repo: trained.folder}))
 
@@ -221,7 +224,7 @@ def _night(
         )
 
     convention, skill = of(True), of(False)
-    sources = {source: sum(p.source == source for p in kept.pairs) for source in ("agent", "merged_fix", "rehearsal")}
+    sources = {source: sum(s.pair.source == source for s in kept) for source in ("agent", "merged_fix", "rehearsal")}
     row = RepositoryResult(
         seed=seed,
         repo=repo,

@@ -23,7 +23,7 @@ from pydantic import BaseModel
 
 from agent.pocket import WEIGHTS
 from agent.pocket.tokenizer import PocketTokenizer
-from consolidation.pairs import filter_pairs
+from consolidation.filters import FilterConfig, Filters
 from consolidation.trainers.base import Example, Item, Job, LoraConfig, read_job, write_job
 from consolidation.trainers.child import ChildTrainer
 from eval.errors import EvalError
@@ -183,8 +183,8 @@ def _episodes(count: int, seed: int) -> list[Example]:
         pair.model_copy(update={"messages": tuple((r, _backwards(t) if r == "assistant" else t) for r, t in pair.messages)})
         for pair in rehearsal_pairs("bench", count, seed)
     ]
-    kept = filter_pairs(pairs, PocketTokenizer(WEIGHTS / "tokenizer.json").example, 1024)
-    return [Example(ids=ids, own=own) for ids, own in kept.encoded]
+    kept = Filters(FilterConfig(), PocketTokenizer(WEIGHTS / "tokenizer.json").example, 1024).filtered(pairs).samples
+    return [sample.item.model_copy(update={"rehearsal": False}) for sample in kept if isinstance(sample.item, Example)]
 
 
 def _backwards(turn: str) -> str:

@@ -11,13 +11,17 @@ from agent.loop import NoRecorder, Recorder
 from agent.sandbox.base import Sandbox
 from agent.turns import render_issue
 from agent.workplace import Workplace
-from consolidation.pairs import Pair, pairs_of
+from consolidation.pairs import Pair, Source, pairs_of
 from consolidation.synthesis.retelling import Solution, is_clean, own_solution, retell
+from consolidation.synthesis.seam import Lived
 from eval.play import opened
 from eval.streams import TaskStream
 from memory.knowledge.memories import Memory
 from memory.tasks import Task
-from memory.trajectories import Trajectory
+from memory.trajectories import Outcome, Trajectory
+
+FAILED = (Outcome.UNRESOLVED, Outcome.GAVE_UP, Outcome.OUT_OF_BUDGET)
+"""Outcomes of attempts that were graded, and did not resolve their task."""
 
 
 def lessons_of_day(stream: TaskStream, trajectories: Sequence[Trajectory], merged_fixes: bool) -> dict[str, list[Memory]]:
@@ -32,15 +36,15 @@ def lessons_of_day(stream: TaskStream, trajectories: Sequence[Trajectory], merge
     return found
 
 
-def pairs_of_day(
+def lived_of_day(
     stream: TaskStream,
     trajectories: Sequence[Trajectory],
     sandbox: Sandbox,
     merged_fixes: bool,
     recorder: Recorder | None = None,
     terse: bool = True,
-) -> list[Pair]:
-    """Training pairs of a finished day, own successes first.
+) -> list[Lived]:
+    """What a finished day gave to learn from, own successes first.
 
     A success that went straight to its end is taken word for word, one with detours is told
     again without them. Only the `terse` protocol is told again: what a model that was told of its tools did is taken
@@ -50,31 +54,57 @@ def pairs_of_day(
     """
     recorder = recorder or NoRecorder()
     tasks = {task.id: task for task in stream.tasks()}
+    failed: dict[str, list[Trajectory]] = {}
+    for trajectory in trajectories:
+        if trajectory.outcome in FAILED:
+            failed.setdefault(trajectory.task_id, []).append(_alone(trajectory, tasks[trajectory.task_id]))
+
+    def lived(taught: Trajectory, source: Source) -> Lived:
+        return Lived(tasks[taught.task_id], taught, source, tuple(failed.get(taught.task_id, ())))
+
     with tempfile.TemporaryDirectory(prefix="night-") as name:
         scratch = Path(name).resolve()
 
         def opener(identity: str, task: Task) -> Workplace:
             return opened(stream, task, scratch / identity, sandbox)
 
-        pairs: list[Pair] = []
+        found: list[Lived] = []
         solutions: list[tuple[Solution, str]] = []
         for trajectory in trajectories:
             task = tasks[trajectory.task_id]
-            prompt = render_issue(task.repo, task.issue)
             if not trajectory.resolved:
                 continue
+            alone = _alone(trajectory, task)
             if trajectory.system or is_clean(trajectory):
-                pairs += pairs_of(trajectory.model_copy(update={"prompt": prompt}), "agent")
-            elif (own := own_solution(trajectory, task, prompt, opener)) is not None:
+                found.append(lived(alone, "agent"))
+            elif (own := own_solution(trajectory, task, alone.prompt, opener)) is not None:
                 solutions.append((own, trajectory.id))
         told = {solution.task.id: attempt for solution, attempt in solutions}
         for trajectory in retell([solution for solution, _ in solutions], opener, recorder, sandbox.name):
-            pairs += pairs_of(trajectory.model_copy(update={"id": told[trajectory.task_id]}), "agent")
+            found.append(lived(trajectory.model_copy(update={"id": told[trajectory.task_id]}), "agent"))
         if merged_fixes and terse:
             solved = {t.task_id for t in trajectories if t.resolved}
-            missed = [tasks[i] for i in dict.fromkeys(t.task_id for t in trajectories) if i not in solved]
-            known = [(t, fix) for t in missed if (fix := stream.merged_fix(t)) is not None]
+            missed = {t.task_id: t.id for t in trajectories if t.task_id not in solved}
+            known = [(tasks[i], fix) for i in missed if (fix := stream.merged_fix(tasks[i])) is not None]
             merged = [Solution(t, render_issue(t.repo, t.issue), fix) for t, fix in known]
             for trajectory in retell(merged, opener, recorder, sandbox.name):
-                pairs += pairs_of(trajectory, "merged_fix")
-        return pairs
+                found.append(lived(trajectory.model_copy(update={"id": missed[trajectory.task_id]}), "merged_fix"))
+        return found
+
+
+def pairs_of_day(
+    stream: TaskStream,
+    trajectories: Sequence[Trajectory],
+    sandbox: Sandbox,
+    merged_fixes: bool,
+    recorder: Recorder | None = None,
+    terse: bool = True,
+) -> list[Pair]:
+    """The agent's own turns (format T) of what a finished day gave to learn from."""
+    day = lived_of_day(stream, trajectories, sandbox, merged_fixes, recorder, terse)
+    return [pair for lived in day for pair in pairs_of(lived.taught, lived.source)]
+
+
+def _alone(trajectory: Trajectory, task: Task) -> Trajectory:
+    """The attempt as if nothing had been recalled for it."""
+    return trajectory.model_copy(update={"prompt": render_issue(task.repo, task.issue)})

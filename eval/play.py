@@ -17,6 +17,8 @@ from agent.model import Model, Sampling, Speech
 from agent.sandbox.base import Sandbox
 from agent.session import TERSE, Toolkit
 from agent.workplace import Workplace
+from consolidation.mixture.serving import Served
+from consolidation.skill import adapter_for
 from eval.errors import EvalError
 from eval.streams import TaskStream
 from memory.arms import Arm
@@ -27,14 +29,15 @@ from memory.trajectories import Outcome, Trajectory
 
 TOOLKITS: Mapping[Speech, Toolkit] = {"terse": TERSE, "text": FULL, "native": FULL_NATIVE}
 Routes = Mapping[str, Path]
-"""Repository to the adapter folder that serves it; every other repository gets the bare base."""
+"""Repository (or `consolidation.skill.ALL`) to the adapter folder that serves it; every other gets the bare base."""
 
 
 @dataclass(frozen=True)
 class Player:
     """Plays tasks with one model in one sandbox; what it plays is recorded as it happens.
 
-    `knowledge` is asked when an attempt begins. `arm` names what the attempts work with, for their records.
+    `knowledge` is asked when an attempt begins. `arm` names what the attempts work with, for their records. Mixtures of
+    experts are kept in `mixtures`, or beside their adapter.
     """
 
     model: Model
@@ -44,6 +47,7 @@ class Player:
     width: int = 32
     knowledge: KnowledgeLayer = field(default_factory=NoKnowledge)
     arm: Arm | None = None
+    mixtures: Path | None = None
 
     def play(
         self,
@@ -55,21 +59,27 @@ class Player:
     ) -> Iterator[Trajectory]:
         """Attempt every task `attempts` times; trajectories are yielded as they end.
 
-        Tasks are grouped by the adapter that serves them, so that an engine swaps only a few
-        times; within a group they start in order.
+        Tasks are grouped by what serves them, so that an engine swaps only a few times; within a group they start in
+        order. An attempt's `adapter` is the one its repository is routed to, also where that is a mixture, of which the
+        configuration's hash says which weights answered; None where the bare base did.
+
+        Raises:
+            AdapterError: a mixture is damaged.
         """
-        routes = routes or {}
+        routed = {task.repo: adapter_for(routes or {}, task.repo) for task in tasks}
+        switch = Served(self.mixtures)
+        serving = {task.id: switch.route(adapter, task) for task in tasks if (adapter := routed[task.repo]) is not None}
         sampling = replace(sampling or Sampling(max_tokens=self.budget.turn_tokens), tools=self.toolkit.tools)
-        folders = {routes.get(task.repo) for task in tasks}
+        folders = {serving.get(task.id) for task in tasks}
         with tempfile.TemporaryDirectory(prefix="day-") as name:
             scratch = Path(name).resolve()
             for folder in sorted(folders, key=str):
                 self.model.use(folder)
-                group = [task for task in tasks if routes.get(task.repo) == folder]
+                group = [task for task in tasks if serving.get(task.id) == folder]
                 digest = self.config_hash(stream, sampling)
                 yield from run(
                     (
-                        self._attempt(stream, task, scratch, digest, folder, number)
+                        self._attempt(stream, task, scratch, digest, routed[task.repo] if folder is not None else None, number)
                         for task in group
                         for number in range(attempts)
                     ),

@@ -267,6 +267,26 @@ def _knowledge(connection: Connection) -> None:
     make_words(connection)
 
 
+def _kept_pairs(connection: Connection) -> None:
+    # Pairs that a synthesiser made of an attempt. `told` is what of it they were made of, `failed` the other attempts that
+    # they tell of (a list in JSON): forgetting any of them removes the pairs.
+    connection.exec_driver_sql(
+        """
+        CREATE TABLE kept_pairs (
+            synthesiser TEXT NOT NULL,
+            trajectory_id TEXT NOT NULL,
+            format TEXT NOT NULL,
+            budget INTEGER NOT NULL,
+            told TEXT NOT NULL,
+            failed TEXT NOT NULL CHECK (json_valid(failed)),
+            body TEXT NOT NULL CHECK (json_valid(body)),
+            PRIMARY KEY (synthesiser, trajectory_id, format, budget)
+        )
+        """
+    )
+    connection.exec_driver_sql("CREATE INDEX kept_pairs_by_trajectory ON kept_pairs (trajectory_id)")
+
+
 def make_words(connection: Connection) -> None:
     """Make the table of the words of memories, empty, in place of one that may be damaged."""
     define = """CREATE VIRTUAL TABLE {} USING fts5(place, words, tokenize="unicode61 remove_diacritics 0 tokenchars '_.'")"""
@@ -286,6 +306,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     ("0001_tasks_trajectories_nights", _first),
     ("0002_results_journal_notes", _life),
     ("0003_knowledge", _knowledge),
+    ("0004_kept_pairs", _kept_pairs),
 )
 
 

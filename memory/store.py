@@ -32,6 +32,7 @@ RESULTS = table("task_results", column("task_id"), column("trajectory_id"), colu
 NIGHT_STEPS = table("night_steps", *(column(name) for name in ("night_id", "name", "number", "ended_at", "result")))
 NOTES = table("notes", column("name"), column("value"))
 FORGOTTEN = table("forgotten", column("trajectory_id"), column("at"), column("task_id"))
+KEPT = table("kept_pairs", *map(column, ("synthesiser", "trajectory_id", "format", "budget", "told", "failed", "body")))
 
 BATCH = 500
 INTERRUPTED = "interrupted"
@@ -218,6 +219,28 @@ class Store(Database):
             connection.execute(delete(NOTES).where(NOTES.c.name == name))
             connection.execute(insert(NOTES).values(name=name, value=value))
 
+    def kept_pairs(self, synthesiser: str, trajectory_id: str, how: str, budget: int, told: str) -> str | None:
+        """Pairs (JSON) that a synthesiser made of an attempt, or None; `told` must be what they were made of."""
+        where = _kept(synthesiser, trajectory_id, how, budget) & (KEPT.c.told == told)
+        with self.reading() as connection:
+            return connection.execute(select(KEPT.c.body).where(where)).scalar()
+
+    def keep_pairs(
+        self, synthesiser: str, trajectory_id: str, how: str, budget: int, told: str, failed: Sequence[str], body: str
+    ) -> None:
+        """Keep pairs (JSON), in place of any like them; `failed` are the other attempts that they tell of.
+
+        Raises `RecordError` where one of the attempts was forgotten.
+        """
+        row = {"synthesiser": synthesiser, "trajectory_id": trajectory_id, "format": how, "budget": budget, "told": told}
+        row |= {"failed": json.dumps(list(failed)), "body": body}
+        with self.writing(f"pairs of attempt {trajectory_id}") as connection:
+            gone = select(FORGOTTEN.c.trajectory_id).where(FORGOTTEN.c.trajectory_id.in_([trajectory_id, *failed]))
+            if (one := connection.execute(gone).scalar()) is not None:
+                raise RecordError(f"attempt {one} was forgotten; no pairs of it are kept")
+            connection.execute(delete(KEPT).where(_kept(synthesiser, trajectory_id, how, budget)))
+            connection.execute(insert(KEPT).values(row))
+
     def outcomes(self) -> dict[Outcome, int]:
         """How many attempts ended in each outcome, zeros included; merged fixes told as turns count too."""
         count = select(TRAJECTORIES.c.outcome, func.count()).where(TRAJECTORIES.c.outcome.is_not(None))
@@ -283,6 +306,13 @@ class Store(Database):
         with self.reading() as connection:
             return [dict(json.loads(body)) for body in connection.execute(chosen).scalars()]
 
+    def steps_named(self, prefix: str) -> list[dict[str, Any]]:
+        """What the finished steps of all nights gave whose names begin so, in the order in which they ended."""
+        chosen = select(NIGHT_STEPS.c.result).where(NIGHT_STEPS.c.name.startswith(prefix, autoescape=True))
+        with self.reading() as connection:
+            rows = connection.execute(chosen.order_by(NIGHT_STEPS.c.ended_at, NIGHT_STEPS.c.number)).scalars()
+            return [dict(json.loads(body)) for body in rows]
+
     def record_step(self, night_id: str, name: str, result: Mapping[str, Any]) -> None:
         """Record that a step of an open night is finished. Raises `RecordError` the second time."""
         body = json.dumps(result, sort_keys=True)
@@ -303,6 +333,11 @@ class Store(Database):
         with self.reading() as connection:
             bodies = connection.execute(select(NIGHTS.c.body).order_by(NIGHTS.c.started_at, NIGHTS.c.id)).scalars()
             return [Night.model_validate_json(body) for body in bodies]
+
+
+def _kept(synthesiser: str, trajectory_id: str, how: str, budget: int) -> ColumnElement[bool]:
+    mine = (KEPT.c.synthesiser == synthesiser) & (KEPT.c.trajectory_id == trajectory_id)
+    return mine & (KEPT.c.format == how) & (KEPT.c.budget == budget)
 
 
 def _used(connection: Connection) -> int:

@@ -28,7 +28,7 @@ class Engine(Protocol):
         ...
 
     def update(self, rate: float) -> None:
-        """One step of AdamW along these gradients."""
+        """One step of AdamW along these gradients, and of the penalty if there is one."""
         ...
 
     def nats(self, batch: Sequence[Example], base: bool = False) -> list[float]:
@@ -40,7 +40,13 @@ class Engine(Protocol):
         ...
 
     def penalise(self, fisher: Tensors, anchor: Tensors, weight: float) -> None:
-        """Add `weight * fisher * (theta - anchor)` to all further gradients."""
+        """Draw the adapter to `anchor` after each further step of AdamW, by the proximal step of the penalty.
+
+        It minimises `weight / 2 * fisher * (x - anchor)^2 + (x - theta)^2 / (2 * rate)`, so that
+        `x = anchor + (theta - anchor) / (1 + rate * weight * fisher)`: exact and stable for any weight. In the gradient
+        AdamW would divide the weight out again, and with a large one step to and fro around the anchor.
+        Decoupled as weight decay is (Loshchilov and Hutter 2019, algorithm 2).
+        """
         ...
 
     def factors(self) -> Lora:

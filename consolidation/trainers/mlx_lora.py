@@ -98,11 +98,6 @@ class MlxEngine:
             gradients = more if gradients is None else tree_map(lambda x, y: x + y, gradients, more)
             mx.eval(loss, gradients)
             whole += loss.item() * share
-        if self._penalty is not None:
-            fisher, anchor, weight = self._penalty
-            now = self._named(self._model.trainable_parameters())
-            drawn = self._named(gradients)
-            gradients = self._tree({n: drawn[n] + weight * fisher[n] * (now[n] - anchor[n]) for n in drawn})
         self._gradients, norm = optimizers.clip_grad_norm(gradients, self._job.lora.max_grad_norm)
         return whole, float(norm.item())
 
@@ -111,6 +106,11 @@ class MlxEngine:
         self._optimizer.learning_rate = rate
         self._optimizer.update(self._model, self._gradients)
         self._gradients = None
+        if self._penalty is not None:
+            fisher, anchor, weight = self._penalty
+            now = self._named(self._model.trainable_parameters())
+            pulled = {n: anchor[n] + (now[n] - anchor[n]) / (1 + rate * weight * fisher[n]) for n in now}
+            self._model.update(self._tree(pulled))
         mx.eval(self._model.trainable_parameters(), self._optimizer.state)
 
     def nats(self, batch: Sequence[Example], base: bool = False) -> list[float]:

@@ -42,11 +42,20 @@ def read_start(job: Job, folder: Path) -> Lora:
     for what, (theirs, ours) in differing.items():
         if theirs != ours:
             raise TrainingRefused(f"{folder}: its {what} is {theirs}, the job's {ours}; start from an adapter of this recipe")
+    check_origin(job, folder)
+    return replace(lora, alpha=job.lora.alpha)
+
+
+def check_origin(job: Job, folder: Path) -> None:
+    """Refuse an adapter that nothing may be built on, by the manifest and the standing beside it.
+
+    Raises:
+        TrainingRefused: it is of another base, or was rejected (FACTS 10.9).
+    """
     if job.base_hash and _noted(folder / MANIFEST, "base") not in (None, job.base_hash):
         raise TrainingRefused(f"{folder} was trained on another base; start from an adapter of this one")
     if _noted(folder / STATE, "state") == "rejected":
         raise TrainingRefused(f"{folder} was rejected, and a rejected adapter is never a starting point; start from the base")
-    return replace(lora, alpha=job.lora.alpha)
 
 
 def _noted(path: Path, field: str) -> object:
@@ -61,6 +70,9 @@ def _noted(path: Path, field: str) -> object:
 
 def read_penalty(job: Job, trained: Mapping[str, Tensor]) -> tuple[Tensors, Tensors, float] | None:
     """Fisher information and anchor by the names of what is trained, and the weight; None if there is no penalty.
+
+    The Fisher information is brought to mean 1 over all weights, so that a weight means the same at every size of the
+    gradients: it shrinks with the loss, by orders of magnitude where a night is learnt well.
 
     Raises:
         TrainingRefused: they are damaged, or belong to another adapter.
@@ -77,7 +89,8 @@ def read_penalty(job: Job, trained: Mapping[str, Tensor]) -> tuple[Tensors, Tens
             raise TrainingRefused(f"{source} belongs to an adapter of other layers or shapes; compute it again")
     if not all(t.isfinite().all() and (t >= 0).all() for t in fisher.values()) or not any(t.any() for t in fisher.values()):
         raise TrainingRefused(f"{where}: squared gradients are finite, not negative, and not all zero; compute it again")
-    return {n: t.float() for n, t in fisher.items()}, anchor, job.penalty.weight
+    mean = sum(t.double().sum().item() for t in fisher.values()) / sum(t.numel() for t in fisher.values())
+    return {n: (t.double() / mean).float() for n, t in fisher.items()}, anchor, job.penalty.weight
 
 
 def tensors_of(lora: Lora) -> Tensors:

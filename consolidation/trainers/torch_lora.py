@@ -77,11 +77,6 @@ class TorchEngine:
                 total = total + self._job.lora.kl_weight * kl_share * kl
             total.backward()
             whole += loss.item() * share
-        if self._penalty is not None:
-            fisher, anchor, weight = self._penalty
-            for name, parameter in self._parameters.items():
-                assert parameter.grad is not None
-                parameter.grad.add_(fisher[name] * (parameter.detach() - anchor[name]), alpha=weight)
         norm = torch.nn.utils.clip_grad_norm_(list(self._parameters.values()), self._job.lora.max_grad_norm)
         return whole, norm.item()
 
@@ -91,6 +86,8 @@ class TorchEngine:
             group["lr"] = rate
         self._optimizer.step()
         self._optimizer.zero_grad()
+        if self._penalty is not None:
+            self._pull(rate, *self._penalty)
 
     @torch.no_grad()
     def nats(self, batch: Sequence[Example], base: bool = False) -> list[float]:
@@ -139,6 +136,11 @@ class TorchEngine:
                 key: tensor if key == "step" and not self._device.startswith("cuda") else tensor.to(self._device)
                 for key, tensor in mine.items()
             }
+
+    @torch.no_grad()
+    def _pull(self, rate: float, fisher: Tensors, anchor: Tensors, weight: float) -> None:
+        for name, parameter in self._parameters.items():
+            parameter.copy_(anchor[name] + (parameter - anchor[name]) / (1 + rate * weight * fisher[name]))
 
     @torch.no_grad()
     def _put(self, tensors: Tensors) -> None:

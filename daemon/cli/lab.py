@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from daemon.cli.bench_gate import bench_gate
+from daemon.cli.bench_watch import bench_watch
 from daemon.cli.options import HomeOption, Json, print_table
 
 bench = typer.Typer(no_args_is_help=True, help="Measure.")
@@ -30,6 +32,8 @@ ConfigFile = Annotated[Path | None, typer.Option(help="TOML file with settings."
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command()(demo)
+    bench.command("gate")(bench_gate)
+    bench.command("watch")(bench_watch)
     app.add_typer(bench, name="bench")
 
 

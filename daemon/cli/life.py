@@ -10,6 +10,7 @@ import typer
 
 from daemon.cli.options import HomeOption, Json, note, print_json
 
+DRY_RUN_SECONDS = 900.0
 POLL_SECONDS = 0.5
 
 
@@ -112,6 +113,8 @@ def _told(s: dict[str, Any]) -> str:
         lines.append(f"next     {_when(s['next_night'])}")
     live = ", ".join(f"{repo} {adapter}" for repo, adapter in s["live"].items()) or "the bare base model"
     lines.append(f"live     {live}")
+    if s["taken_back"]:
+        lines.append(f"back     {s['taken_back']}")
     lines.append(f"arm      {s['arm']}, {s['memories']} memories (version {s['knowledge']})")
     lines.append(f"process  {s['pid']}, {s['rss_mb']:g} MiB, {s['free_disk_mb']} MiB of disk free, config {s['config_hash']}")
     if s["config_problem"]:
@@ -127,28 +130,30 @@ def _when(text: str) -> str:
 
 def sleep_now(
     home: HomeOption = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what a night would learn from, and why.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Stop before training: tell what it would learn from, what not, and why.")
+    ] = False,
     wait: Annotated[
         bool, typer.Option("--wait", help="Come back when the night is over; exit code 1 if it was rejected.")
     ] = False,
     as_json: Json = False,
 ) -> None:
     """Hold a night as soon as the tasks in hand are over."""
-    from daemon.client import ask
+    from daemon.client import TIMEOUT_SECONDS, ask
     from daemon.errors import NoDaemonError
     from daemon.home import Home
 
     place = Home.at(home)
     try:
-        answer = ask(place.socket, "POST", "/sleep", {"dry_run": dry_run})
+        answer = ask(place.socket, "POST", "/sleep", {"dry_run": dry_run}, DRY_RUN_SECONDS if dry_run else TIMEOUT_SECONDS)
     except NoDaemonError:
         if not dry_run or not place.store.is_file():
             raise
-        note("no daemon runs; this is computed from the store")
+        note("no daemon runs; this is computed from the store, and nothing is filtered")
         answer = {"accepted": False, "plan": _plan(place)}
     plan = answer["plan"]
     if dry_run or not answer["accepted"]:
-        print_json(plan) if as_json else _tell_plan(plan)
+        print_json({**plan, "data": answer.get("data")}) if as_json else _tell_plan(plan, answer.get("data"))
         raise typer.Exit(0 if dry_run else 1)
     if not wait:
         print_json(answer) if as_json else typer.echo(f"it will sleep: {plan['why']}")
@@ -167,11 +172,21 @@ def _plan(home: Any) -> dict[str, Any]:
         return plan_now(home, store, store.results(), read_config(home)).model_dump(mode="json")
 
 
-def _tell_plan(plan: dict[str, Any]) -> None:
+def _tell_plan(plan: dict[str, Any], data: dict[str, Any] | None) -> None:
     typer.echo(f"{'a night would be held' if plan['would_sleep'] else 'no night would be held'}: {plan['why']}")
     typer.echo(f"replayed tasks       {plan['replayed']}")
     for name, counts in (("own successes", plan["own_successes"]), ("merged fixes", plan["merged_fixes"])):
         typer.echo(f"{name:<20} {', '.join(f'{repo} {count}' for repo, count in counts.items()) or 'none'}")
+    if data is None:
+        return
+    typer.echo(f"pairs                {data['pairs']} of {data['attempts']} attempts, made {data['made_by']}")
+    typer.echo(f"kept                 {data['kept']}, {data['tokens']:,} tokens")
+    typer.echo(f"dropped              {', '.join(f'{why} {count}' for why, count in data['dropped'].items()) or 'none'}")
+    for why, examples in data["shown"].items():
+        typer.echo(f"  {why:<18} {examples[0]}")
+    for scope, sizes in data["lessons"].items():
+        told = ", ".join(f"{count} {name}" for name, count in sizes.items())
+        typer.echo(f"would train          {scope} by {data['strategy']}: {told}")
 
 
 def _wait_for_night(home: Any, before: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Commands that only look: logs, tasks, trajectories, nights, metrics. They work without a daemon too."""
+"""Commands that only look: logs, tasks, trajectories, metrics. They work without a daemon too."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (logs, trajectories, nights, metrics):
+    for command in (logs, trajectories, metrics):
         app.command()(command)
 
 
@@ -113,19 +113,6 @@ def _told(one: dict[str, Any]) -> str:
     for step in one["steps"]:
         lines += [f"\n[{step['number']}] {step['said']}", *(f"    {line}" for line in step["observation"].splitlines())]
     return "\n".join([*lines, "", f"{one['outcome'] or 'going on'}: {one['reason']}"])
-
-
-def nights(home: HomeOption = None, last: Last = 20, as_json: Json = False) -> None:
-    """Nights, each with its verdict and why."""
-    from daemon.views import night_rows
-
-    rows = read(home, f"/nights?last={last}", lambda _, store: night_rows(store, last))
-    if as_json:
-        print_json(rows)
-        return
-    words = {True: "promoted", False: "rejected", None: "open"}
-    table = [(r["id"], r["started_at"][:19], r["pairs"], words[r["promoted"]], r["why"] or ", ".join(r["steps"])) for r in rows]
-    print_table(("night", "began", "pairs", "verdict", "why"), table, "there was no night yet")
 
 
 def metrics(home: HomeOption = None, as_json: Json = False) -> None:

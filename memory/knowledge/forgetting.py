@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Set
 from datetime import UTC, datetime
 
-from sqlalchemy import Connection, column, delete, insert, select, table, update
+from sqlalchemy import ColumnElement, Connection, column, delete, func, insert, select, table, update
 
 from memory.knowledge.handbook import holds
 from memory.knowledge.memories import MERGED, Handbook
 from memory.knowledge.shelf import Shelf
 from memory.knowledge.tables import HANDBOOKS, MEMORIES, SPANS, USES, WORDS
-from memory.store import FORGOTTEN, IMPORTED, RESULTS, STEPS, TASKS, Store
+from memory.store import FORGOTTEN, IMPORTED, KEPT, RESULTS, STEPS, TASKS, Store
 from memory.store import TRAJECTORIES as ATTEMPTS
 from memory.tasks import Task
 
@@ -25,9 +25,10 @@ def forget(store: Store, trajectory_id: str) -> dict[str, int]:
 
     An attempt that decided a task leaves its outcome behind, and nothing that it said. An imported session's own task goes
     with it, unless another version of the session is there. The prompts in which its memories were shown become the bare
-    issue. Near-duplicates that were merged into one of its memories are active again. It can be neither remembered nor
-    imported again, nor can a longer version of the same session. No byte of it stays in the file, which is written anew.
-    Forgetting what is not there, or twice, removes nothing more and is no error.
+    issue. Training pairs that a model made of it, or in which it is told as a failure, go too. Near-duplicates that were
+    merged into one of its memories are active again. It can be neither remembered nor imported again, nor can a longer version
+    of the same session. No byte of it stays in the file, which is written anew. Forgetting what is not there, or twice,
+    removes nothing more and is no error.
     """
     with store.writing(f"the forgetting of {trajectory_id}") as connection:
         found = connection.execute(select(ATTEMPTS.c.task_id).where(ATTEMPTS.c.id == trajectory_id)).scalar() or ""
@@ -47,6 +48,7 @@ def forget(store: Store, trajectory_id: str) -> dict[str, int]:
             Shelf(store, space).made_anew(connection, REASON, _stood_for(connection, space, ids), numbers)
             removed[space] = len(numbers)
         connection.execute(delete(STEPS).where(STEPS.c.trajectory_id == trajectory_id))
+        connection.execute(delete(KEPT).where((KEPT.c.trajectory_id == trajectory_id) | _tells_of(trajectory_id)))
         attempt = ATTEMPTS.c.id == trajectory_id
         if connection.execute(select(RESULTS.c.number).where(RESULTS.c.trajectory_id == trajectory_id)).first():
             connection.execute(update(ATTEMPTS).where(attempt).values(prompt="", system="", reason=REASON))
@@ -58,6 +60,12 @@ def forget(store: Store, trajectory_id: str) -> dict[str, int]:
         connection.execute(insert(WORDS_THEMSELVES).values(memory_words="optimize"))  # deleted words go at a merge only
     store.scrub()
     return removed
+
+
+def _tells_of(trajectory_id: str) -> ColumnElement[bool]:
+    """Whether kept pairs were also made of this attempt, which failed."""
+    others = func.json_each(KEPT.c.failed).table_valued("value")
+    return select(others.c.value).where(others.c.value == trajectory_id).exists()
 
 
 def shown_to(store: Store, trajectory_id: str) -> list[str]:

@@ -10,38 +10,11 @@ from agent.session import NOT_DONE
 from agent.tools import edit
 from agent.turns import Call, parse_call, render_call
 from agent.workspace import Workspace, write_tree
-from consolidation.pairs import Pair, filter_pairs, pairs_of
+from consolidation.pairs import pairs_of
 from consolidation.synthesis.merged_fix import calls_for, edit_between
 from consolidation.synthesis.retelling import is_clean
-from memory.hashing import content_hash
 from memory.tasks import MergedFix
 from memory.trajectories import Outcome, Step, Trajectory
-
-
-def pair(task: str = "t", said: str = "submit", seen: str = "issue in r\nx") -> Pair:
-    return Pair(task_id=task, repo="r", trajectory_id="1", source="agent", messages=(("user", seen), ("assistant", said)))
-
-
-def encode(messages):  # type: ignore[no-untyped-def]
-    words = [(w, m.role == "assistant") for m in messages for w in m.content.split()]
-    return list(range(len(words))), [own for _, own in words]
-
-
-def test_duplicates_leaks_and_long_ones_are_dropped_and_counted() -> None:
-    pairs = [
-        pair("a"),
-        pair("a2"),
-        pair("held", "submit now"),
-        pair("copy", "x", "issue in r\nheld out words"),
-        pair("long", "w " * 50),
-        pair("mute", ""),
-        pair("b", "test"),
-    ]
-    held = {"held", content_hash("issue in r\nheld out words")}
-    kept = filter_pairs(pairs, encode, 20, held)
-    assert [p.task_id for p in kept.pairs] == ["a", "b"]
-    assert kept.dropped == {"duplicate": 1, "leak": 2, "too_long": 1, "empty": 1}
-    assert len(kept.encoded) == 2
 
 
 def steps(*tools: str, failed_at: int | None = None) -> list[Step]:
@@ -153,10 +126,3 @@ def test_a_long_attempt_is_learnt_in_stretches_as_it_was_shown_and_refused_calls
     assert learnt == [f"view {n}" for n in range(40) if n != 3] + ["submit"]
     for pair in pairs:
         assert sum(len(text) for role, text in pair.messages if role == "tool") <= FULL.shorten + 8 * 3_000
-
-
-def test_a_held_out_issue_is_found_behind_a_system_prompt() -> None:
-    pair = Pair(
-        task_id="t", repo="r", trajectory_id="1", source="agent", messages=(("system", "s"), ("user", "p"), ("assistant", "a"))
-    )
-    assert filter_pairs([pair], lambda messages: ([1], [True]), 10, {content_hash("p")}).dropped == {"leak": 1}

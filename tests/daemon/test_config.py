@@ -57,6 +57,7 @@ OTHERS = {
     ("sleep", "timezone"): "Europe/Berlin",
     ("night", "gate", "confidence"): 0.9,
     ("resources", "niceness"): 5,
+    ("watch", "control_share"): 0.1,
     ("night", "lora", "targets"): ["q_proj"],
     ("log", "level"): "debug",
     ("night", "lora", "validation"): 0.1,
