@@ -63,6 +63,8 @@ class Standing(BaseModel):
     why: str = ""
     scores: dict[str, float] = {}
     judged_at: datetime | None = None
+    barred: bool = False
+    """Taken out of service for good: no later judgement changes that."""
 
 
 class Adapter(BaseModel):
@@ -161,14 +163,19 @@ class AdapterStore:
             )
         return adapter
 
-    def judge(self, identity: str, state: State, why: str = "", scores: Mapping[str, float] | None = None) -> Adapter:
-        """Record what the gate found; the last judgement counts.
+    def judge(
+        self, identity: str, state: State, why: str = "", scores: Mapping[str, float] | None = None, barred: bool = False
+    ) -> Adapter:
+        """Record what the gate found; the last judgement counts, unless one was for good (`barred`).
 
         Raises:
             AdapterError: see `get`.
         """
-        folder = self.get(identity).folder
-        standing = Standing(state=state, why=why, scores=dict(scores or {}), judged_at=datetime.now(UTC))
+        adapter = self.get(identity)
+        if adapter.standing.barred:
+            return adapter
+        folder = adapter.folder
+        standing = Standing(state=state, why=why, scores=dict(scores or {}), judged_at=datetime.now(UTC), barred=barred)
         write_whole(folder / STANDING, standing.model_dump_json(indent=2))
         return self.get(identity)
 

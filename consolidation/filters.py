@@ -107,10 +107,9 @@ class Filters:
 
     def _by_words(self, pair: Pair, rehearsed: bool, known: set[str]) -> str:
         """Why a pair is dropped for what it says, if it is; cheap reasons first."""
-        asked = [text for role, text in pair.messages if role == "user"]
         if not rehearsed and pair.source == "agent" and self.verified is not None and not self.verified(pair.trajectory_id):
             return "not_verified"
-        if self.held_out.names(pair.task_id, asked):
+        if named(pair, self.held_out):
             return "leak"
         if not rehearsed:
             if pair.content in known:
@@ -122,11 +121,7 @@ class Filters:
                 return "unparseable"
             if self.config.shortcuts and shortcut(turns, told_green(pair)):
                 return "shortcut"
-        if self.config.overlap and self.held_out.texts:
-            said = [*(text for _, text in pair.messages), pair.rejected]
-            if self.held_out.overlap(pair.repo, said)[0] >= self.config.overlap:
-                return "leak_overlap"
-        return ""
+        return "leak_overlap" if overlaps(pair, self.held_out, self.config.overlap) else ""
 
     def _distinct(self, samples: Sequence[Sample], result: Filtered) -> Iterator[Sample]:
         """Without those that are close to one before them."""
@@ -153,6 +148,17 @@ class Filters:
             if id(sample) in known:
                 result.drop(sample.pair, "mastered")
         return [sample for sample in samples if id(sample) not in known]
+
+
+def named(pair: Pair, held_out: HeldOut) -> bool:
+    """Whether a pair is of a held-out task, by its id or by the words of its issue."""
+    return held_out.names(pair.task_id, [text for role, text in pair.messages if role == "user"])
+
+
+def overlaps(pair: Pair, held_out: HeldOut, share: float) -> bool:
+    """Whether a pair holds this share of the n-grams of a held-out text; never where `share` is 0."""
+    said = [*(text for _, text in pair.messages), pair.rejected]
+    return bool(share and held_out.texts) and held_out.overlap(pair.repo, said)[0] >= share
 
 
 def within_tokens(samples: Sequence[Sample], tokens: int) -> list[Sample]:

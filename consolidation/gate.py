@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from statistics import median
 
 from pydantic import BaseModel, ConfigDict
 
@@ -19,7 +20,7 @@ from consolidation.conduct import conduct
 from consolidation.errors import AdapterError
 from consolidation.gate_config import GateConfig as GateConfig
 from consolidation.gate_config import Tolerance
-from consolidation.guards import Guard, Role, Routes
+from consolidation.guards import Answer, Guard, Role, Routes
 from consolidation.paired import Paired as Paired
 from consolidation.paired import pair_up as pair_up
 from consolidation.sequential import Decision, Design
@@ -118,6 +119,7 @@ class Gate:
                 )
             finally:
                 numbers[f"{claim}.tasks"], numbers[f"{claim}.of"] = len(exam.said), len(order)
+                numbers |= _by_category(exam, claim)
             if why:
                 return f"{claim}: {why}"
         against_base = [exam for exam in exams if exam.base.key == base.key]
@@ -187,6 +189,27 @@ def judge(guards: Mapping[str, Paired], config: GateConfig, differs: bool) -> Ve
         }
     why = "; ".join(reasons) or f"no guard drops by {config.limit:.0%} or more (confidence {config.confidence:.0%})"
     return Verdict(promoted=not reasons, why=why, numbers=numbers)
+
+
+def _by_category(exam: Exam, claim: str) -> dict[str, float]:
+    """Scores of both sides in each of a claim's categories, where there are several; time-outs, and the median seconds."""
+    named = {guard.name: guard for guard in exam.guards}
+    groups: dict[str, list[tuple[Answer, Answer]]] = {}
+    for (guard, item), said in zip(exam.order, exam.said, strict=False):
+        groups.setdefault(named[guard].category(item), []).append(said)
+    found: dict[str, float] = {}
+    for category, both in sorted(groups.items()) if len(groups) > 1 else ():
+        place = f"{claim}/{category}"
+        found[f"{place}.tasks"] = len(both)
+        found[f"{place}.base"] = sum(base.score for base, _ in both)
+        found[f"{place}.candidate"] = sum(candidate.score for _, candidate in both)
+    if exam.said:
+        for fact in ("timeout", "late"):
+            counts = [sum(each[side].facts.get(fact, 0.0) for each in exam.said) for side in (0, 1)]
+            if any(counts):
+                found |= {f"{claim}.{fact}_base": counts[0], f"{claim}.{fact}_candidate": counts[1]}
+        found[f"{claim}.p50_seconds"] = round(median(candidate.seconds for _, candidate in exam.said), 3)
+    return found
 
 
 def _why(decision: Decision, lost: float, gained: float, n: int, bound: float, rule: Tolerance) -> str:

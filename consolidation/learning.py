@@ -48,7 +48,7 @@ class Learning:
             "adapter": made[-1],
             "adapters": list(dict.fromkeys(made)),
             "previous": lesson.previous.id if lesson.previous is not None else None,
-            "attempts": sorted({pair.trajectory_id for pair in lived}),
+            "attempts": sorted(frozenset[str]().union(*(pair.attempts for pair in lived))),
             "seed": seed,
             "new": len(lesson.new),
             "past": len(lesson.past),

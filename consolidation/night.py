@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -18,13 +17,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pydantic import BaseModel
 
 from agent.errors import ModelUnavailable
-from consolidation.adapters import State
 from consolidation.answers import Answers, artefacts
-from consolidation.competition import compete
 from consolidation.encoding import item_of
 from consolidation.errors import AdapterError, ConsolidationError, TrainingCrashed
+from consolidation.examining import Examining, judge_adapters
 from consolidation.filters import Filtered, Filters, within_tokens
-from consolidation.gate import Gate, Look, Paired, Ruling
+from consolidation.gate import Look, Ruling
 from consolidation.guards import Guard
 from consolidation.leaks import HeldOut
 from consolidation.learning import Learning
@@ -42,14 +40,6 @@ from memory.nights import Night, Verdict
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-
-@dataclass(frozen=True)
-class Examination:
-    """What the guards found for a candidate: paired results by guard, and whether it differs at all."""
-
-    guards: Mapping[str, Paired]
-    differs: bool
 
 
 class NightRecorder(Protocol):
@@ -91,8 +81,9 @@ class NightReport:
 class Sleeper:
     """Runs nights.
 
-    `context` is the longest example (tokens). `guards` are those that examine a candidate, given what is live. `embed` gives
-    texts as unit vectors, `verified` says of an attempt's id whether it resolved its task.
+    `context` is the longest example (tokens), `answers` the folder in which guards' answers are kept from night to night.
+    `guards` are those that examine a candidate, given what is live. `embed` gives texts as unit vectors, `verified` says of
+    an attempt's id whether it resolved its task.
 
     `tidy` consolidates what is known, and is given the night's id; a night that does not train (`trains`) does nothing else.
 
@@ -110,6 +101,7 @@ class Sleeper:
     publisher: Publisher
     recorder: NightRecorder
     work: Path
+    answers: Path
     guards: Callable[[Mapping[str, Path]], Sequence[Guard]]
     embed: Callable[[Sequence[str]], NDArray[np.float32]]
     verified: Callable[[str], bool] | None = None
@@ -185,9 +177,9 @@ class Sleeper:
         folder = self.work / report.night.id
         listed = self._once(report, "pairs", lambda: write_pairs(folder / PAIRS, collect()))
         pairs = read_pairs(folder / PAIRS, str(listed["hash"]))
-        chosen = self._once(report, "filter", lambda: filter_step(self._filtered(pairs, held_out)))
-        report.dropped = {str(reason): int(count) for reason, count in chosen["dropped"].items()}
-        samples = self._samples(pairs, chosen["kept"])
+        passed = self._once(report, "filter", lambda: filter_step(self._filtered(pairs, held_out)))
+        report.dropped = {str(reason): int(count) for reason, count in passed["dropped"].items()}
+        samples = self._samples(pairs, passed["kept"])
         live = dict(self._once(report, "before", lambda: {"live": self.publisher.live()})["live"])
         lessons = self._lessons(samples, live)
         if not lessons:
@@ -197,48 +189,27 @@ class Sleeper:
                 "wait for verified trajectories"
             )
         tables = self._train_all(report, lessons, live)
-        table, ruling = self._examined(report, tables, live, samples, held_out)
+        examining = Examining(
+            self.config.gate,
+            self.publisher,
+            self.guards(self.publisher.routes(live)),
+            Answers(self.answers),
+            live,
+            held_out,
+            self.config.filters.overlap,
+            self.on_look,
+        )
+        chosen = self._once(report, "choose", lambda: examining.choose(tables))
+        winner = str(chosen["winner"])
+        table = tables[winner]
+        report.adapters = {scope: identity for scope, identity in table.items() if live.get(scope) != identity}
+        taught = [sample.pair for sample in samples]
+        ruling = Ruling.model_validate(self._once(report, "guards", lambda: examining.judge(table, chosen, taught)))
         verdict = ruling.verdict
-        for identity in {i for each in tables.values() for i in each.values()} - set(live.values()):
-            won = identity in table.values()
-            state: State = "passed" if won and verdict.promoted else "rejected"
-            why = verdict.why if won else "another candidate of its night was chosen"
-            with suppress(AdapterError) if state == "rejected" else nullcontext():  # it may be what was found to be changed
-                self.publisher.adapters.judge(identity, state, why, verdict.numbers if won else {})
+        judge_adapters(self.publisher, tables, live, winner, verdict)
         if verdict.promoted:
             self._once(report, "publish", lambda: self._publish(table, ruling))
         self._close(report, samples, table, verdict)
-
-    def _examined(
-        self,
-        report: NightReport,
-        tables: Mapping[str, dict[str, str]],
-        live: Mapping[str, str],
-        samples: Sequence[Sample],
-        held_out: HeldOut,
-    ) -> tuple[dict[str, str], Ruling]:
-        """The winner's routing table, and what the gate says of it."""
-        before = self.publisher.routes(live)
-        guards, answers = self.guards(before), Answers(self.work / report.night.id)
-        routes = {name: self.publisher.routes(table) for name, table in tables.items()}
-
-        def choose() -> dict[str, Any]:
-            won = compete(routes, guards, self.config.gate, answers)
-            return {"winner": won.name, "scores": won.scores, "failed": won.failed, "spent": sorted(won.spent)}
-
-        won = self._once(report, "choose", choose)
-        table = tables[str(won["winner"])]
-        report.adapters = {scope: identity for scope, identity in table.items() if live.get(scope) != identity}
-
-        def judged() -> Ruling:
-            if leaks := sum(
-                held_out.names(s.pair.task_id, [t for role, t in s.pair.messages if role == "user"]) for s in samples
-            ):
-                return Ruling(verdict=Verdict(promoted=False, why=f"{leaks} pairs are of held-out tasks; nothing is promoted"))
-            spent = frozenset((str(guard), str(item)) for guard, item in won["spent"])
-            return Gate(self.config.gate).judge(guards, routes[str(won["winner"])], answers, self.on_look, before, spent)
-
-        return table, Ruling.model_validate(self._once(report, "guards", judged))
 
     @property
     def _job(self) -> Job:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from consolidation.filters import FilterConfig
 from consolidation.gate_config import GateConfig
@@ -40,3 +40,15 @@ class NightConfig(BaseModel):
     context: int = Field(default=0, ge=0)
     """Longest example (tokens); longer ones are left out, none is cut. 0 for what the model can be shown."""
     machine: Machine = Machine()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        told, dpo = self.synthesis.format, self.lora.objective == "dpo"
+        if dpo != (told == "C"):
+            raise ValueError(
+                f"lora.objective is {self.lora.objective} and synthesis.format is {told}: preferences (format C) are trained "
+                'with objective "dpo", and nothing else is'
+            )
+        if dpo and self.rehearsal:
+            raise ValueError('rehearsal is no preference: set it to 0 for objective "dpo"')
+        return self

@@ -25,8 +25,8 @@ class Pair(BaseModel):
 
     `source` says whose solution it tells; `content` identifies it whatever it was made from.
     `untaught` numbers the agent's turns (from 0) that are mistakes: they are read, never learnt.
-    In format C the last message is what to say, and `rejected` what not to say in its place. `made_by` names the
-    synthesiser, `confidence` (0 to 1) is how sure it is.
+    In format C the last message is what to say, and `rejected` what not to say in its place. `failed` are the other attempts
+    that it may quote. `made_by` names the synthesiser, `confidence` (0 to 1) is how sure it is.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -39,8 +39,14 @@ class Pair(BaseModel):
     untaught: tuple[int, ...] = ()
     format: Format = "T"
     rejected: str = ""
+    failed: tuple[str, ...] = ()
     made_by: str = OFFLINE
     confidence: float = Field(default=1.0, ge=0, le=1)
+
+    @property
+    def attempts(self) -> frozenset[str]:
+        """Ids of all attempts that it goes back to."""
+        return frozenset((self.trajectory_id, *self.failed))
 
     @property
     def content(self) -> str:

@@ -13,12 +13,13 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from agent.adapters import CONFIG, WEIGHTS, Lora, read_peft
-from consolidation.adapters import ARTEFACTS, MANIFEST, Adapter, AdapterStore, Manifest, artefact_hash
+from consolidation.adapters import ARTEFACTS, MANIFEST, Adapter, AdapterStore, Manifest, artefact_hash, artefacts_of
 from consolidation.errors import AdapterError
 from consolidation.layouts import check, look_over, look_over_safetensors, made_whole, number, read_json
 from consolidation.layouts import mlx as mlx_layout
 from consolidation.layouts.mlx import read_mlx, write_mlx
 from consolidation.layouts.peft import write_peft
+from consolidation.mixture.serving import is_mixture
 from memory.files import write_whole
 
 PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"}
@@ -41,7 +42,7 @@ def export(adapter: Adapter, layout: str, out: Path, architecture: str = "qwen2"
     """Write an adapter to a new (or empty) folder, all files or none; returns the files.
 
     `peft` gives the store's own bytes, `mlx` what `mlx_lm` loads, `gguf` one file for llama.cpp and Ollama, for a base
-    of this architecture. The manifest goes along.
+    of this architecture. The manifest goes along. What a mixture loses is told by `caution`.
 
     Raises:
         ModelError, AdapterError: it cannot be converted, or the folder cannot be made.
@@ -60,6 +61,16 @@ def export(adapter: Adapter, layout: str, out: Path, architecture: str = "qwen2"
             write_gguf_adapter(lora_of(adapter, made.parent), made / GGUF_FILE, architecture)
         write_whole(made / MANIFEST, adapter.manifest.model_dump_json(indent=2))
     return sorted(out.iterdir())
+
+
+def caution(adapter: Adapter, layout: str) -> str:
+    """What an adapter is not any more in a layout; empty if nothing is lost."""
+    if not is_mixture(adapter.folder):
+        return ""
+    mean = "the mean of a mixture's experts, which no guard has examined"
+    if layout == "peft":
+        return f"its router goes along, but only this program asks it; anything else serves {mean}"
+    return f"{layout} has no place for its router: it is {mean}"
 
 
 def import_adapter(
@@ -198,7 +209,7 @@ def _read_gguf_copy(path: Path, private: Path) -> Lora:
 
 
 def _copied(adapter: Adapter, to: Path) -> Path:
-    for name in ARTEFACTS:
+    for name in artefacts_of(adapter.folder):
         shutil.copyfile(adapter.folder / name, to / name)
     found = artefact_hash(to)
     if found != adapter.id:

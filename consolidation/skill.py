@@ -83,7 +83,7 @@ class Publisher:
         self.make_live(live)
         self._write(PREVIOUS, {repo: i for repo, i in self.previous().items() if i not in known})
         for identity in known:
-            self.adapters.judge(identity, "rejected", why)
+            self.adapters.judge(identity, "rejected", why, barred=True)
         return known
 
     def _read(self, name: str) -> dict[str, str]:

@@ -6,7 +6,6 @@ wrong is one line per mistake that names its place, and for an unknown name the 
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 import os
@@ -15,7 +14,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from datetime import time
 from pathlib import Path
-from typing import Any, Self, get_args
+from typing import Any, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -25,6 +24,7 @@ from agent.models.engines import ModelConfig
 from consolidation.night_config import NightConfig
 from daemon.errors import DaemonError
 from daemon.logs import LogConfig
+from daemon.mistakes import name_kinds, told
 from eval.guard_config import GuardConfig
 from eval.task_config import TasksConfig
 from eval.watch import WatchConfig
@@ -160,6 +160,16 @@ class Config(_Settings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _served(self) -> Self:
+        kind = self.night.strategy.kind
+        if kind == "mixture" and self.arm.adapts and self.model.engine.kind == "ollama":
+            raise ValueError(
+                f"night.strategy.kind is {kind!r}, but model.kind is {self.model.kind!r}: what Ollama serves for a repository "
+                "is one adapter, and nothing there chooses among experts; choose another strategy, or torch:PATH or mlx:PATH"
+            )
+        return self
+
     @property
     def hash(self) -> str:
         """Content hash of all settings."""
@@ -189,11 +199,11 @@ def load_config(path: Path | None, environment: Mapping[str, str] | None = None)
         except (OSError, UnicodeDecodeError, RecursionError, tomllib.TOMLDecodeError) as error:
             raise DaemonError(f"{path}: cannot read the configuration ({error})") from error
     origin = _override(data, os.environ if environment is None else environment)
+    name_kinds(data, Config)
     try:
         return Config.model_validate(data)
     except ValidationError as error:
-        lines = [f"{_origin(e['loc'], origin, path)}: {_explain(e)}" for e in error.errors()]
-        raise DaemonError("\n".join(lines)) from error
+        raise DaemonError(told(error, Config, origin, str(path or "configuration"))) from error
 
 
 def _override(data: dict[str, Any], environment: Mapping[str, str]) -> dict[tuple[str, ...], str]:
@@ -224,31 +234,3 @@ def _value(text: str) -> Any:
         except (ValueError, RecursionError):
             pass
     return text
-
-
-def _origin(location: tuple[int | str, ...], origin: Mapping[tuple[str, ...], str], path: Path | None) -> str:
-    keys = tuple(str(part) for part in location)
-    found = [known for known in origin if keys[: len(known)] == known]
-    return origin[max(found, key=len)] if found else str(path or "configuration")
-
-
-def _explain(error: Any) -> str:
-    location = [str(part) for part in error["loc"]]
-    name = ".".join(location)
-    if error["type"] != "extra_forbidden":
-        message = str(error["msg"]).removeprefix("Value error, ")
-        if error["type"] == "literal_error":
-            message = f"there is no {error['input']!r}; valid is {error['ctx']['expected']}"
-        return f"{name}: {message}" if name else message
-    model: type[BaseModel] = Config
-    for part in location[:-1]:
-        annotation = model.model_fields[part].annotation
-        model = next(
-            (t for t in (annotation, *get_args(annotation)) if isinstance(t, type) and issubclass(t, BaseModel)), model
-        )
-    return f"{name}: unknown key{_nearest(location[-1], tuple(model.model_fields))}"
-
-
-def _nearest(name: str, valid: tuple[str, ...]) -> str:
-    close = difflib.get_close_matches(name, valid, 1)
-    return f"; did you mean {close[0]!r}?" if close else f"; valid are {', '.join(valid)}"

@@ -90,7 +90,8 @@ def control(life: Life) -> FastAPI:
             if life.state in (State.FALLING_ASLEEP, State.ASLEEP):
                 raise RefusedError("it is asleep; `sleepyctl nights show last` tells what the night has come to")
             plan = life.plan()
-            data = await _rehearsed(life) if plan.replayed and life.config.arm.adapts else None
+            trains = life.config.arm.adapts and life.config.model.weights is not None
+            data = await _rehearsed(life) if plan.replayed and trains else None
             return SleepAnswer(accepted=False, plan=plan, nights=nights, data=data)
         if life.state is State.PAUSED:
             raise RefusedError("the daemon is paused; `sleepyctl resume` first")
@@ -210,6 +211,8 @@ def _known(life: Life, adapter: str) -> None:
 async def _rehearsed(life: Life) -> dict[str, Any]:
     """What a night would train on, told by the worker as soon as it has time."""
     reply = await life.worker.ask_aside(WorkerRequest(do="rehearse", config=life.config))
+    if reply.stopped:
+        raise RefusedError("the daemon is stopping; ask the next one")
     if reply.error:
         raise DaemonError(reply.error)
     return reply.done or {}

@@ -31,10 +31,12 @@ from consolidation.trainers.child import ChildTrainer
 from daemon.arms import ArmResult, arms_table, play_arms
 from daemon.config import Config
 from daemon.days import DayResult, day_result, group
+from eval.coding.problems import data_folder
 from eval.experience import lived_of_day
 from eval.guards import compare, held_out_base_tasks
 from eval.held_out import held_out_of
 from eval.open_guards import open_guards
+from eval.places import Places
 from eval.play import Player, Routes
 from eval.pocket.rehearsal import rehearsal_pairs
 from eval.pocket.stream import PocketStream
@@ -193,7 +195,7 @@ class Demo:
         config = self.config.night.model_copy(update={"seed": self.seed})
         examiner = Player(model, player.sandbox, budget=self.config.budget, mixtures=self.home / "mixtures")
         repos = self.config.tasks.pocket_repos
-        opened = open_guards(self.config.guard, examiner, self.home / "data", repos, self.seed)
+        opened = open_guards(self.config.guard, examiner, data_folder(Places(self.home)), repos, self.seed)
         held_out = held_out_of(*held_out_base_tasks(self.seed, repos, self.config.guard.tasks))
         held_out |= held_out_of(tomorrow, tomorrow.tasks())
         with self._bar("night", 100) as advance:
@@ -223,6 +225,7 @@ class Demo:
                 publisher=publisher,
                 recorder=store,
                 work=self.home / "work",
+                answers=self.home / "answers",
                 guards=lambda live: opened.guards,
                 embed=HashingEmbedder().embed,
                 verified={trajectory.id for trajectory in day if trajectory.resolved}.__contains__,

@@ -53,7 +53,7 @@ def examine(home: Home) -> list[Check]:
     """Every check, in the order in which a failure would matter."""
     checks = [_directory(home), _configuration(home)]
     config = _config(home)
-    works: tuple[Callable[[Home, Config], Check], ...] = (_sandbox, _tasks, _model, _knowledge)
+    works: tuple[Callable[[Home, Config], Check], ...] = (_sandbox, _tasks, _model, _guards, _knowledge)
     asked = (_disk, _store, _owner, *works, _clock, _versions)
     return checks + [check(home, config) for check in asked]
 
@@ -182,6 +182,27 @@ def _model(home: Home, config: Config) -> Check:
     except (AgentError, ImportError) as error:
         return Check(name="engine", verdict="failed", found=str(error), advice=advice)
     return Check(name="engine", verdict="ok", found=found)
+
+
+def _guards(home: Home, config: Config) -> Check:
+    from agent.pocket import WEIGHTS
+    from eval.coding.problems import data_folder, has
+    from eval.open_guards import BENCHMARKS
+
+    weights = config.model.weights
+    if weights is None or not config.arm.adapts:
+        return Check(name="guards", verdict="ok", found="none needed, nights train no adapter")
+    if weights == WEIGHTS:
+        return Check(name="guards", verdict="ok", found="the pocket world's own")
+    folder = data_folder(home.places)
+    missing = [name for name in BENCHMARKS if not has(name, folder)]
+    if not missing:
+        return Check(name="guards", verdict="ok", found=f"{', '.join(BENCHMARKS)} in {folder}")
+    found = f"no {' and no '.join(missing)} in {folder}"
+    if len(missing) == len(BENCHMARKS):
+        found += ": no night can be promoted"
+    advice = "; ".join(f"sleepyctl data fetch {name}" for name in missing)
+    return Check(name="guards", verdict="warning", found=found, advice=advice)
 
 
 def _knowledge(home: Home, config: Config) -> Check:

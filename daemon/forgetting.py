@@ -89,4 +89,4 @@ def _attempts(home: Home, night: str) -> Iterable[str]:
         lines = (home.nights / night / PAIRS).read_text(encoding="utf-8").split("\n")
     except OSError:
         return []
-    return [Pair.model_validate_json(line).trajectory_id for line in lines if line]
+    return [identity for line in lines if line for identity in Pair.model_validate_json(line).attempts]

@@ -107,6 +107,11 @@ class Home:
         return self.root / "inbox"
 
     @property
+    def answers(self) -> Path:
+        """What guards were answered; can be deleted between nights, and is then asked again."""
+        return self.root / "answers"
+
+    @property
     def mixtures(self) -> Path:
         """Mixtures of experts as they are served; can be deleted at any time."""
         return self.root / "mixtures"

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.models.engines import open_weights
 from agent.sandbox.base import Sandbox
 from agent.sandbox.ladder import probe
+from consolidation.mixture.serving import Served
 from consolidation.pairs import Pair
 from consolidation.skill import adapter_for
-from consolidation.synthesis.choice import open_synthesiser
+from consolidation.synthesis.by_model import pairs_of_night
+from consolidation.synthesis.choice import close_synthesiser, open_synthesiser
 from consolidation.synthesis.offline import OfflineSynthesiser
 from consolidation.synthesis.seam import Lived, Synthesiser
 from consolidation.trainers.base import Job, Trainer
@@ -62,22 +65,23 @@ class NightPairs:
         if self.free:
             return self.offline()[1]
         synthesis = self.config.night.synthesis
+        serving = Served(self.home.mixtures)
         routes = self.work.routes() if synthesis.source in ("self", "hybrid") else {}
         groups: dict[Path | None, list[Lived]] = {}
         for lived in self._lived():
-            groups.setdefault(adapter_for(routes, lived.task.repo), []).append(lived)
+            adapter = adapter_for(routes, lived.task.repo)
+            served = serving.route(adapter, lived.task) if adapter is not None else None
+            groups.setdefault(served, []).append(lived)
         made: list[Pair] = []
         problems: Counter[str] = Counter()
         try:
-            for adapter, group in groups.items():
-                self.work.model.use(adapter)
-                teller = self._teller(night)
-                if (prepare := getattr(teller, "prepare", None)) is not None:
-                    prepare(group, synthesis.format, synthesis.budget)
-                for lived in group:
-                    self.work.checkpoint()
-                    made += teller.pairs(lived, synthesis.format, synthesis.budget)
-                problems.update(getattr(teller, "problems", {}))
+            for folder, group in groups.items():
+                self.work.model.use(folder)
+                with ExitStack() as stack:
+                    teller = self._teller(night)
+                    stack.callback(close_synthesiser, teller)
+                    made += pairs_of_night(teller, group, synthesis.format, synthesis.budget)
+                    problems.update(getattr(teller, "problems", {}))
         finally:
             self.work.model.use(None)
         self.work.emit(Event.NIGHT_PAIRS, pairs=len(made), by=synthesis.source, problems=dict(sorted(problems.items())))

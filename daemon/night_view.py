@@ -137,7 +137,9 @@ def _claims(numbers: Mapping[str, float]) -> list[Claim]:
         claim, _, figure = name.partition(".")
         claims.setdefault(claim, {})[figure] = value
     return [
-        Claim(name=name, decision=DECISIONS.get(int(figures.get("decision", 0)), ""), figures=figures)
+        Claim(
+            name=name, decision=DECISIONS.get(int(figures.get("decision", 0)), "") if "/" not in name else "", figures=figures
+        )
         for name, figures in claims.items()
     ]
 
@@ -147,7 +149,8 @@ def told(night: NightShown) -> Iterator[str]:
     ended = f"{night.ended_at:%H:%M}" if night.ended_at is not None else "not over"
     yield f"night {night.number} ({night.id}), {night.started_at:%Y-%m-%d %H:%M} to {ended} UTC, strategy {night.strategy}"
     yield f"data       {night.pairs} pairs of {night.attempts} attempts ({_counts(night.sources)})"
-    yield f"           format {_counts(night.formats)}; made by {_counts(night.made_by)}; kept {night.kept}, {night.tokens:,} tokens"
+    how = f"format {_counts(night.formats)}; made by {_counts(night.made_by)}"
+    yield f"           {how}; kept {night.kept}, {night.tokens:,} tokens"
     yield f"dropped    {_counts(night.dropped) or 'none'}"
     for reason, examples in night.dropped_examples.items():
         yield f"           {reason}: {examples[0]}{' …' if len(examples) > 1 else ''}"
@@ -157,7 +160,12 @@ def told(night: NightShown) -> Iterator[str]:
         scores = ", ".join(f"{name} {score:.3f}" for name, score in night.choice_scores.items())
         yield f"chosen     {night.chosen} of {scores}"
     for claim in night.claims:
+        if "/" in claim.name:
+            continue
         yield f"guard      {claim.name}: {_figures(claim)}"
+        parts = [part for part in night.claims if part.name.startswith(f"{claim.name}/")]
+        if parts:
+            yield f"           {', '.join(map(_score, parts))}"
     word = {True: "promoted", False: "not promoted", None: "none yet"}[night.promoted]
     yield f"decision   {word}: {night.why or night.error or 'the night is open, at ' + (night.steps or ['its beginning'])[-1]}"
     if night.live_before or night.live_after or night.examined:
@@ -190,10 +198,14 @@ def _figures(claim: Claim) -> str:
     return f"{claim.decision}; {found.get('tasks', 0):g}{of} items; {score}; {drop}{'; ' + rest if rest else ''}"
 
 
+def _score(part: Claim) -> str:
+    figures = part.figures
+    return f"{part.name.partition('/')[2]} {figures['base']:g} -> {figures['candidate']:g} of {figures['tasks']:g}"
+
+
 def _counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts.items())
 
 
 def _table(table: Mapping[str, str]) -> str:
     return ", ".join(f"{scope} {identity[:HEAD]}" for scope, identity in table.items()) or "the bare base"
-

@@ -22,6 +22,7 @@ from consolidation.trainers.child import ChildTrainer
 from daemon.events import Event
 from daemon.night_pairs import NightPairs
 from daemon.plan import replay
+from eval.coding.problems import data_folder
 from eval.guards import held_out_base_tasks
 from eval.held_out import held_out_of
 from eval.koans import held_out as held_out_koans
@@ -113,6 +114,7 @@ class NightWork:
             publisher=work.publisher,
             recorder=self.store,
             work=self.home.nights,
+            answers=self.home.answers,
             guards=self._guards,
             embed=HashingEmbedder().embed,
             verified=resolved.__contains__,
@@ -151,7 +153,7 @@ class NightWork:
         if self.work.server is not None:
             self._teach_canaries()
         player = Player(self.work.model, self.work.sandbox, self.work.safe_points(), config.budget, mixtures=self.home.mixtures)
-        opened = open_guards(config.guard, player, self.home.places.data, tasks.pocket_repos, tasks.seed)
+        opened = open_guards(config.guard, player, data_folder(self.home.places), tasks.pocket_repos, tasks.seed)
         for why in opened.left_out:
             self.work.emit(Event.NIGHT_GUARD_LEFT_OUT, why=why)
         more: list[Guard] = []

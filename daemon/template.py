@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from daemon.config import Config, load_config
 from daemon.errors import DaemonError
+from daemon.mistakes import Kinds, kinds_of
 from eval.task_config import KOANS, POCKET
 from memory.files import written_whole
 
@@ -28,8 +29,11 @@ LARGE_TASKS = {
     "budget.seconds": 3_600.0,
     "budget.turn_tokens": 4_096,
     "day.batch": 1,
+    "guard.retention_tasks": 0,
+    "guard.conduct_tasks": 0,
 }
-"""What a model that was not made for the pocket world needs, and what real repositories take."""
+"""What a model that was not made for the pocket world needs, and what real repositories take: there every task that a guard
+has attempted costs up to an hour, twice."""
 
 
 def write_config(path: Path, model: str, tasks: str, force: bool) -> None:
@@ -58,25 +62,35 @@ def write_config(path: Path, model: str, tasks: str, force: bool) -> None:
 
 def render(config: Config, chosen: Mapping[str, Any]) -> str:
     """The file's text; `chosen` settings are in force, all others are shown as defaults."""
-    return HEAD + "".join(_tables(config, "", chosen))
+    return HEAD + "".join(_tables(config, "", chosen, {}))
 
 
-def _tables(settings: BaseModel, prefix: str, chosen: Mapping[str, Any]) -> list[str]:
+def _tables(settings: BaseModel, prefix: str, chosen: Mapping[str, Any], kinds: Kinds) -> list[str]:
     lines: list[str] = []
     inner: list[str] = []
     for name, field in type(settings).model_fields.items():
         value = getattr(settings, name)
         if isinstance(value, BaseModel):
-            inner += _tables(value, f"{prefix}{name}.", chosen)
+            inner += _tables(value, f"{prefix}{name}.", chosen, kinds_of(field))
             continue
-        if field.description:
-            lines += [f"# {line}\n" for line in textwrap.wrap(" ".join(field.description.split()), WIDTH)]
+        about = _told(kinds, value) if kinds and value in kinds else [field.description or ""]
+        lines += [f"# {line}\n" for text in about for line in textwrap.wrap(" ".join(text.split()), WIDTH)]
         mark, value = ("", chosen[f"{prefix}{name}"]) if f"{prefix}{name}" in chosen else ("#", value)
         lines.append(f"{mark}{name} = {_toml(value)}\n")
     if not prefix or not lines:
         return lines + inner
     about = (type(settings).__doc__ or "").strip().split("\n")[0]
     return [f"\n# {about}\n", f"[{prefix.rstrip('.')}]\n", *lines, *inner]
+
+
+def _told(kinds: Kinds, shown: str) -> list[str]:
+    """Which kinds a table comes in, and the settings of those that are not shown."""
+    lines = [f"One of {', '.join(kinds)}. Settings of the others, with their defaults (meaning: consolidation/strategies):"]
+    for kind, model in kinds.items():
+        fields = [(name, field.default) for name, field in model.model_fields.items() if field.default != kind]
+        if kind != shown:
+            lines.append(f"- {kind}: {', '.join(f'{name} = {_toml(default)}' for name, default in fields) or 'none'}")
+    return lines
 
 
 def _toml(value: Any) -> str:

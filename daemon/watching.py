@@ -25,6 +25,8 @@ from memory.store import Store
 from memory.trajectories import Outcome, Result
 
 ALARMS = "watch.alarms"
+PLAYED = ("base_skills",)
+"""Claims whose items are tasks that are played as on a day."""
 HORIZON = 2000
 """Attempts of an adapter in a repository that are looked at, the latest ones."""
 
@@ -183,7 +185,7 @@ class Watching:
         night = self._promoting(adapter)
         verdict = next((n.verdict for n in self._body.store.nights() if n.id == night), None)
         numbers = verdict.numbers if verdict is not None else {}
-        names = [name.removesuffix(".tasks") for name in numbers if name.endswith(".tasks")]
+        names = [name for name in PLAYED if f"{name}.tasks" in numbers]
         pairs = [(numbers[f"{name}.base"], numbers[f"{name}.tasks"]) for name in names if f"{name}.base" in numbers]
         tasks = sum(tasks for _, tasks in pairs)
         return min(1.0, max(0.0, sum(base for base, _ in pairs) / tasks)) if tasks > 0 else None

@@ -12,19 +12,21 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import ModelUnavailable, SandboxError
-from agent.loop import NoRecorder, Recorder
+from agent.loop import Recorder
 from agent.models.engines import ModelConfig, open_model
 from agent.sandbox.ladder import probe
 from consolidation.adapters import AdapterStore
+from consolidation.mixture.serving import is_mixture
 from consolidation.publishing import PublishError
 from consolidation.publishing.ollama import OllamaPublisher
-from consolidation.skill import Publisher
+from consolidation.skill import Publisher, adapter_for
 from daemon.config import Config
 from daemon.events import Event
 from daemon.home import Home
 from daemon.knowing import Knowing
 from daemon.night_work import NightWork
 from daemon.plan import own_tasks
+from daemon.recording import DayRecorder, SafePoints
 from daemon.worker import Request
 from eval.errors import EvalError
 from eval.files import FileStream, damaged
@@ -33,14 +35,16 @@ from eval.koans import held_out
 from eval.play import Player
 from eval.sources import PocketSource, open_source
 from eval.streams import TaskStream
+from eval.watch import is_control
 from memory.knowledge.seam import KnowledgeLayer, NoKnowledge
 from memory.store import Store
 from memory.tasks import MergedFix, Task
-from memory.trajectories import Outcome, Step, Trajectory
+from memory.trajectories import Outcome
 
 Emit = Callable[..., None]
 """Called with an event's name and its fields."""
 CANARY_TOKENS = 64
+MIXTURE = "Ollama cannot choose among the experts of a mixture; `sleepyctl adapters rollback`, or serve it with torch: or mlx:"
 
 
 class Stopped(BaseException):
@@ -58,18 +62,25 @@ class Work:
         self.stopping = stopping
         self.source = open_source(config.tasks, home.places)
         self.sandbox = probe(trusted_generated=True)
-        self.server = _server(home, config.model)
+        self.server = server_of(home, config.model)
         self.model = open_model(config.model, config.night.threads, self.server.provide if self.server else None)
         self.publisher = Publisher(home.live, AdapterStore(home.adapters), self.align)
         self.knowing = Knowing(home, config, store, emit, self.model, self._fix, self._belongs, self._held_out)
 
     def align(self, routes: Mapping[str, Path]) -> None:
-        """Have the server's aliases lead to what is, or is about to be, live; nothing to do for engines in this process."""
+        """Have the server's aliases lead to what is, or is about to be, live; nothing to do for engines in this process.
+
+        Raises:
+            PublishError, ModelUnavailable: it cannot, for some scope; doing it again does no harm.
+        """
         if self.server is None:
             return
+        if any(is_mixture(folder) for folder in routes.values()):
+            raise PublishError(MIXTURE)
         try:
             for scope in {*self.server.scopes(), *routes}:
-                self.server.make_live(scope, self.server.publish(routes[scope]).tag if scope in routes else self.server.base)
+                folder = adapter_for(routes, scope)
+                self.server.make_live(scope, self.server.base if folder is None else self.server.publish(folder).tag)
         except PublishError as error:
             if isinstance(error.__cause__, ModelUnavailable):
                 raise ModelUnavailable(str(error)) from error
@@ -96,6 +107,9 @@ class Work:
     def close(self) -> None:
         """Let go of what is held open."""
         self.knowing.close()
+        for held in (self.model, self.server):
+            if (close := getattr(held, "close", None)) is not None:
+                close()
 
     def routes(self) -> dict[str, Path]:
         """What serves which repository, for the arm."""
@@ -109,7 +123,10 @@ class Work:
         return self.knowing.layer()
 
     def play(self, count: int) -> dict[str, int]:
-        """Work on the next `count` tasks at once; each ends in one result, unless the infrastructure failed."""
+        """Work on the next `count` tasks at once; each ends in one result, unless the infrastructure failed.
+
+        The watch's controls are worked on by the bare base, whatever is live.
+        """
         done = {result.task_id for result in self.store.results()}
         own = self.sound(own_tasks(self.store, self.home, done)[:count])
         sandbox, held = self.sandbox, 0
@@ -127,13 +144,15 @@ class Work:
         player = Player(
             self.model,
             sandbox,
-            _DayRecorder(self),
+            DayRecorder(self),
             self.config.budget,
             knowledge=self._knowledge(),
             arm=arm,
             mixtures=self.home.mixtures,
         )
-        ended = list(player.play(stream, stream.tasks(), self.routes()))
+        controls = [task for task in stream.tasks() if is_control(task.id, self.config.watch.control_share)]
+        others = [task for task in stream.tasks() if task not in controls]
+        ended = [*player.play(stream, others, self.routes()), *player.play(stream, controls)]
         if arm.recalls:
             self.knowing.catch_up(self.checkpoint)
         return {
@@ -162,7 +181,7 @@ class Work:
 
     def safe_points(self) -> Recorder:
         """A recorder that keeps nothing, and makes every step a safe point."""
-        return _SafePoints(self)
+        return SafePoints(self)
 
     def _held_out(self) -> frozenset[str]:
         """Ids of tasks that are examined, and so neither learnt from nor remembered."""
@@ -193,7 +212,7 @@ class Work:
             return None
 
 
-def _server(home: Home, config: ModelConfig) -> OllamaPublisher | None:
+def server_of(home: Home, config: ModelConfig) -> OllamaPublisher | None:
     """What has adapters served, where that is not this process."""
     if config.engine.kind != "ollama":
         return None
@@ -205,46 +224,3 @@ def _server(home: Home, config: ModelConfig) -> OllamaPublisher | None:
         tokens=CANARY_TOKENS,
         timeout=config.timeout_seconds,
     )
-
-
-class _SafePoints(NoRecorder):
-    """Records nothing, and makes every step a safe point."""
-
-    def __init__(self, work: Work) -> None:
-        self.work = work
-
-    def stepped(self, trajectory: Trajectory, step: Step) -> None:
-        """See `Recorder`."""
-        self.work.checkpoint()
-
-
-class _DayRecorder:
-    """Writes attempts to the store as they happen; an attempt that was not lost to the infrastructure settles its task."""
-
-    def __init__(self, work: Work) -> None:
-        self.work = work
-
-    def began(self, trajectory: Trajectory) -> None:
-        """See `Recorder`."""
-        self.work.checkpoint()
-        self.work.store.began(trajectory)
-        self.work.emit(Event.TASK_STARTED, task=trajectory.task_id, trajectory=trajectory.id)
-
-    def stepped(self, trajectory: Trajectory, step: Step) -> None:
-        """See `Recorder`."""
-        self.work.store.stepped(trajectory, step)
-        self.work.checkpoint()
-
-    def ended(self, trajectory: Trajectory) -> None:
-        """See `Recorder`."""
-        work = self.work
-        lost = trajectory.outcome is Outcome.INFRASTRUCTURE_FAILURE
-        again = lost and work.store.failures(trajectory.task_id) < work.config.day.retries
-        work.store.ended(trajectory, settles=not again)
-        fields = {
-            "task": trajectory.task_id,
-            "trajectory": trajectory.id,
-            "outcome": trajectory.outcome,
-            "why": trajectory.reason,
-        }
-        work.emit(Event.TASK_RETRIED if again else Event.TASK_ENDED, steps=len(trajectory.steps), **fields)

@@ -38,7 +38,7 @@ from memory.files import write_whole
 from memory.hashing import content_hash
 from memory.knowledge.embedders import HashingEmbedder
 
-LORA = LoraConfig(serving_scale=1.0)
+LORA = LoraConfig(serving_scale=1.0, epochs=4, batching="packed", precision="bf16")
 BUDGET = 5
 LIVED: TypeAdapter[list[Lived]] = TypeAdapter(list[Lived])
 Say = Callable[[str], None]
@@ -63,9 +63,9 @@ class Setup(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     nights: int = Field(default=4, ge=1, le=len(REPOSITORIES))
-    day: int = 40
-    conventions: int = 20
-    base_skills: int = 60
+    day: int = 20
+    conventions: int = 8
+    base_skills: int = 32
     context: int = 1280
     threads: int = 1
 
@@ -144,9 +144,7 @@ class Laboratory:
                 done = learning.learn(lesson, seed, work / f"night-{number}", lambda progress: None)
             except TrainingRefused as refused:
                 last = nights[-1] if nights else before
-                nights.append(
-                    NightMeasured(conventions=last.conventions, base_skills=last.base_skills, refused=str(refused))
-                )
+                nights.append(NightMeasured(conventions=last.conventions, base_skills=last.base_skills, refused=str(refused)))
                 continue
             trainings.append(done)
             live = {ALL: done["adapter"]}

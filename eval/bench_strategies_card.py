@@ -30,7 +30,7 @@ repository of the life is examined on {setup.conventions} new tasks about its co
 examine the base's own skills. All differences are to the bare base on the same tasks, in points, with 95 % intervals over lives
 (Student's t; with {len(bench.seeds)} lives they are wide, and differences between strategies within them mean nothing).
 
-| strategy | gain after its night | all repositories at the end | forgotten since | next repository, before its night | base skills at the end | worst |
+| strategy | gain after its night | all at the end | forgotten since | next one, before | base skills at the end | worst |
 |---|---|---|---|---|---|---|
 {_rows(bench.summaries, _effect)}
 
@@ -47,10 +47,10 @@ replay priorities; on this machine, under its load), the largest night's bytes, 
 |---|---|---|---|---|---|
 {_rows(bench.summaries, _cost)}
 
-`naive` goes on from the last adapter with new examples alone. `naive_dpo` learns from preference pairs (format C) instead of turns,
-`full_replay_kl` is held to the base on rehearsed episodes; `mixture` rehearses the same ones, which its router needs. All
-others are the defaults of their strategy, format T, and the same recipe. Pocket results: they say how these strategies compare
-on a tiny model and synthetic repositories, and nothing about large ones.
+`naive` goes on from the last adapter with new examples alone. `naive_dpo` learns from preference pairs (format C) instead of
+turns, `full_replay_kl` is held to the base on rehearsed episodes; `mixture` rehearses the same ones, which its router needs.
+All others are the defaults of their strategy, format T, and the same recipe. Pocket results: they say how these strategies
+compare on a tiny model and synthetic repositories, and nothing about large ones.
 """
 
 

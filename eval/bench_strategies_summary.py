@@ -1,4 +1,4 @@
-"""What the lives of a strategy come to: gain, retention, forgetting, loss of base skills and cost, with intervals over lives."""
+"""What the lives of a strategy come to: gain, retention, forgetting, base skills and cost, with intervals over lives."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from memory.hashing import content_hash
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-REHEARSED = 40
+REHEARSED = 16
+DPO = LORA.model_copy(update={"objective": "dpo", "learning_rate": 3e-4})
 VARIANTS: tuple[Variant, ...] = (
     Variant(name="naive", strategy=NaiveSequential()),
     Variant(name="full_replay", strategy=FullReplay()),
@@ -30,18 +31,14 @@ VARIANTS: tuple[Variant, ...] = (
     Variant(name="ewc", strategy=EwcLora()),
     Variant(name="adaptive_rank", strategy=AdaptiveRank()),
     Variant(name="mixture", strategy=MixtureOfExperts(), rehearsal=REHEARSED),
-    Variant(
-        name="full_replay_kl", strategy=FullReplay(), lora=LORA.model_copy(update={"kl_weight": 1.0}), rehearsal=REHEARSED
-    ),
-    Variant(
-        name="naive_dpo", strategy=NaiveSequential(), lora=LORA.model_copy(update={"objective": "dpo"}), format="C"
-    ),
+    Variant(name="full_replay_kl", strategy=FullReplay(), lora=LORA.model_copy(update={"kl_weight": 1.0}), rehearsal=REHEARSED),
+    Variant(name="naive_dpo", strategy=NaiveSequential(), lora=DPO, format="C"),
 )
 """What is compared: every strategy with format T and the same recipe, and two other objectives."""
 
 
 class Points(BaseModel):
-    """A mean over lives, in points (hundredths), with a 95 % interval by Student's t; None where one life says nothing of it."""
+    """A mean over lives, in points (hundredths), with a 95 % interval by Student's t; None where there is but one life."""
 
     mean: float
     low: float | None

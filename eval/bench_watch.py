@@ -17,6 +17,7 @@ from statistics import median
 from pydantic import BaseModel, ConfigDict
 
 from eval.watch import MEANING, Promise, Reading, Seen, Watch, WatchConfig, promise_of
+from memory.hashing import content_hash
 
 RATES = tuple(tenths / 10 for tenths in range(1, 10))
 BEFORE = (30, 200)
@@ -99,6 +100,8 @@ class WatchReport(BaseModel):
     conflict_delay: dict[str, float | None]
     tasks: int
     seed: int
+    watch: WatchConfig
+    config_hash: str
 
 
 def bench_watch(config: WatchConfig, seed: int = 0, runs: int = 40, rates: Sequence[float] = RATES) -> WatchReport:
@@ -128,6 +131,8 @@ def bench_watch(config: WatchConfig, seed: int = 0, runs: int = 40, rates: Seque
         conflict_delay=rises,
         tasks=sum(case.tasks for case in cases),
         seed=seed,
+        watch=config,
+        config_hash=content_hash([config, seed, runs, list(rates)]),
     )
 
 

@@ -79,6 +79,7 @@ def lived_of_day(
                 found.append(lived(alone, "agent"))
             elif (own := own_solution(trajectory, task, alone.prompt, opener)) is not None:
                 solutions.append((own, trajectory.id))
+                failed.setdefault(trajectory.task_id, []).append(alone)
         told = {solution.task.id: attempt for solution, attempt in solutions}
         for trajectory in retell([solution for solution, _ in solutions], opener, recorder, sandbox.name):
             found.append(lived(trajectory.model_copy(update={"id": told[trajectory.task_id]}), "agent"))

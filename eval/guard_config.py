@@ -24,6 +24,8 @@ class GuardConfig(BaseModel):
     format_temperature: float = Field(default=0.7, gt=0, le=2)
     """Temperature of the sampled ones."""
     retention_tasks: int = Field(default=24, ge=0)
-    """Tasks of each of up to five past nights that are played again; 0 leaves it out. Each costs two attempts."""
+    """Tasks of each of up to five past nights that are played again; 0 leaves it out. Each costs two attempts: `init` sets it
+    to 0 for real repositories, where one takes up to an hour."""
     conduct_tasks: int = Field(default=60, ge=0)
-    """Tasks, the latest ones, on which a candidate's way of working is compared with what is live; 0 leaves it out."""
+    """Tasks, the latest ones, on which a candidate's way of working is compared with what is live; 0 leaves it out.
+    Each costs two attempts, as in `retention_tasks`; the watch after the promotion costs none."""

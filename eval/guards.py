@@ -10,7 +10,6 @@ from pathlib import Path
 from agent.model import Sampling
 from consolidation.gate import Paired, pair_up
 from consolidation.guards import Answer, Role
-from consolidation.night import Examination
 from consolidation.skill import ALL, adapter_for
 from eval.behaviour import facts_of
 from eval.errors import EvalError
@@ -49,7 +48,6 @@ class BaseSkillGuard:
     name: str = field(default=BASE_SKILLS, init=False)
     claim: str = field(default=BASE_SKILLS, init=False)
     role: Role = field(default="capability", init=False)
-    _base: tuple[dict[str, bool], str] | None = None
 
     def __post_init__(self) -> None:
         self.stream, self.tasks = held_out_base_tasks(self.seed, self.repos, self.count)
@@ -102,29 +100,6 @@ class BaseSkillGuard:
                 played[trajectory.task_id, served[trajectory.task_id]] = answer_of(trajectory)
             found |= {at_seat(seat, task.id): played[task.id, served[task.id]] for task in tasks}
         return {item: found[item] for item in items}
-
-    def examine(self, routes: Mapping[str, Path]) -> Examination:
-        """Compare a routed candidate with the bare base."""
-        if self._base is None:
-            self._base = self._run({})
-        results, said = self._base
-        views = {repo: dict.fromkeys(self.repos, folder) for repo, folder in sorted(routes.items()) if repo not in self.repos}
-        if len(views) < len(routes) or not routes:
-            views[""] = {repo: folder for repo, folder in routes.items() if repo in self.repos}
-        base: dict[str, bool] = {}
-        candidate: dict[str, bool] = {}
-        differs = False
-        for served, view in views.items():
-            found, said_now = self._run(view)
-            base |= {f"{served}:{task}": resolved for task, resolved in results.items()}
-            candidate |= {f"{served}:{task}": resolved for task, resolved in found.items()}
-            differs = differs or said != said_now
-        return Examination({BASE_SKILLS: pair_up(base, candidate)}, differs)
-
-    def _run(self, routes: Routes) -> tuple[dict[str, bool], str]:
-        played = list(self.player.play(self.stream, self.tasks, routes))
-        words = {t.task_id: [step.said for step in t.steps] for t in played}
-        return results(played), content_hash(words)
 
 
 def answer_of(trajectory: Trajectory) -> Answer:

@@ -15,7 +15,7 @@ from agent.shown import opening
 from consolidation.errors import SynthesisError
 from consolidation.pairs import Format, Pair
 from consolidation.synthesis.forms import Point, metadata, points_of
-from consolidation.synthesis.offline import OfflineSynthesiser
+from consolidation.synthesis.offline import OfflineSynthesiser, failed_in
 from consolidation.synthesis.points import deeds_of, lasting, tongue_of
 from consolidation.synthesis.remedies import Better, after_failures, at_parting, at_wrong_change, comparable
 from consolidation.synthesis.seam import Lived, Synthesiser
@@ -207,7 +207,9 @@ class ModelSynthesiser:
                     self._problems["too_many"] += 1
                 else:
                     said.add(key)
-                    made[found.content] = found.model_copy(update={"format": how, "made_by": self.name})
+                    made[found.content] = found.model_copy(
+                        update={"format": how, "made_by": self.name, "failed": failed_in(scope.lived, how)}
+                    )
         return list(made.values())
 
     def _in_context(self, lived: Lived, one: Told) -> Iterator[Pair | str]:

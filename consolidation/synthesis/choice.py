@@ -40,7 +40,7 @@ class SynthesisConfig(BaseModel):
     budget: int = Field(default=5, ge=1, le=1_000)
     """Pairs for each attempt at most; format T spends one."""
     tokens: int = Field(default=0, ge=0)
-    """Tokens of new pairs that a night trains on at most, so that formats can be compared; 0 for no ceiling."""
+    """Tokens of pairs that a night trains on at most, so that formats can be compared; 0 for no ceiling."""
     model: str = "anthropic:claude-sonnet-4-5"
     """The external model; see `model.kind`."""
     budget_usd: float = Field(default=1.0, ge=0)

@@ -9,11 +9,11 @@ from typing import Protocol
 from pydantic import TypeAdapter
 
 from consolidation.pairs import Format, Pair
+from consolidation.synthesis.offline import TELLS_OF_FAILURES
 from consolidation.synthesis.seam import Lived, Synthesiser
 from memory.hashing import content_hash
 
 PAIRS = TypeAdapter(list[Pair])
-TELLS_OF_FAILURES = ("C", "D")
 
 
 class Keeper(Protocol):

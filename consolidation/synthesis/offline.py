@@ -15,6 +15,8 @@ from consolidation.synthesis.seam import Lived
 from memory.trajectories import Trajectory
 
 RULES = 1
+TELLS_OF_FAILURES = ("C", "D")
+"""Formats whose pairs may quote failed attempts."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,14 @@ class OfflineSynthesiser:
             return []
         found: dict[str, Pair] = {}
         for pair in make[how](lived):
-            found.setdefault(pair.content, pair.model_copy(update={"format": how, "made_by": self.name}))
+            made = {"format": how, "made_by": self.name, "failed": failed_in(lived, how)}
+            found.setdefault(pair.content, pair.model_copy(update=made))
         return list(found.values()) if how == "T" else list(found.values())[:budget]
+
+
+def failed_in(lived: Lived, how: Format) -> tuple[str, ...]:
+    """Ids of the failed attempts that pairs of a format may quote."""
+    return tuple(attempt.id for attempt in lived.failed) if how in TELLS_OF_FAILURES else ()
 
 
 def _pair(lived: Lived, messages: Sequence[Message], said: str, rejected: str = "", confidence: float = 1.0) -> Pair:

@@ -16,7 +16,7 @@ class Lived:
 
     `taught` resolves it, and is verified: an own success, or the merged fix told as turns (`source` says which); its id is
     that of the attempt it goes back to, its prompt holds nothing that was recalled. `failed` are own attempts at the same
-    task that were graded and did not resolve it, oldest first.
+    task that were graded and did not resolve it, or only after detours that `taught` tells without; oldest first.
     """
 
     task: Task

@@ -125,6 +125,9 @@ Item = Example | Preference
 class Penalty(BaseModel):
     """Elastic weight consolidation (Kirkpatrick et al. 2017, equation 3): `weight / 2 * sum F (theta - anchor)^2`.
 
+    F is brought to a mean of 1 over all weights. The penalty is applied as a proximal step after each step of AdamW, which
+    would divide it out of the gradient.
+
     `fisher` is a file of `Trainer.fisher`, `anchor` the adapter folder it was computed at.
     """
 

@@ -21,7 +21,7 @@ from consolidation.trainers.starts import Tensors
 from memory.files import sync
 from memory.hashing import content_hash
 
-VERSION = 1
+VERSION = 2
 POSITION = "position"
 END = ".state.safetensors"
 

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import typer
 
-from daemon.cli.options import HomeOption, Json, print_json, print_table
+from daemon.cli.options import HomeOption, Json, note, print_json, print_table
 from daemon.cli.reading import read
 
 if TYPE_CHECKING:
@@ -63,20 +63,24 @@ def adapters_export(
 ) -> None:
     """Write an adapter for another engine."""
     from consolidation.adapters import AdapterStore
-    from consolidation.portable import export
+    from consolidation.portable import caution, export
     from daemon.home import Home
 
     if layout == "fused":
         _fused(Home.at(home), adapter, out.expanduser(), bits)
         return
-    for path in export(AdapterStore(Home.at(home).adapters).get(adapter), layout, out.expanduser()):
+    found = AdapterStore(Home.at(home).adapters).get(adapter)
+    for path in export(found, layout, out.expanduser()):
         typer.echo(path)
+    if text := caution(found, layout):
+        note(text)
 
 
 def _fused(home: Home, adapter: str, out: Path, bits: int) -> None:
     from agent.models.engines import open_weights
     from consolidation.adapters import AdapterStore
     from consolidation.fuse import fuse, quantise_mlx
+    from consolidation.portable import caution
     from daemon.run import read_config
 
     weights = open_weights(read_config(home).model)
@@ -88,6 +92,8 @@ def _fused(home: Home, adapter: str, out: Path, bits: int) -> None:
             fuse(weights.folder, found, Path(between) / "whole")
             quantise_mlx(Path(between) / "whole", out, bits)
     typer.echo(f"{out}: a model of its own; the gate has examined the adapter, not this, so examine it before it serves")
+    if text := caution(found, "fused"):
+        note(text)
 
 
 @adapters.command("import")

@@ -13,7 +13,7 @@ from daemon.cli.options import Json, print_table
 def bench_gate(
     nights: Annotated[int, typer.Option(min=1, help="Simulated nights of each kind.")] = 10_000,
     seed: Annotated[int, typer.Option(min=0, help="Decides what is simulated.")] = 0,
-    config: Annotated[Path | None, typer.Option(help="TOML file with settings; [night.gate] counts.")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file with settings; its table night.gate counts.")] = None,
     as_json: Json = False,
 ) -> None:
     """Simulate the gate: true drops and discordances (as shares), how often it accepts, and how many items it asks."""

@@ -13,7 +13,7 @@ from daemon.cli.options import Json, print_table
 def bench_watch(
     runs: Annotated[int, typer.Option(min=1, help="Repositories of each case; 1,000 tasks are simulated in each.")] = 40,
     seed: Annotated[int, typer.Option(min=0, help="Decides what is simulated.")] = 0,
-    config: Annotated[Path | None, typer.Option(help="TOML file with settings; [watch] counts.")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file with settings; its table watch counts.")] = None,
     as_json: Json = False,
 ) -> None:
     """Simulate the online watch: false alarms per 1,000 tasks in the worst case, and tasks until a drop is found."""

@@ -62,9 +62,9 @@ def _opened(place: Home, config: Config, adapter: str) -> tuple[Opened, dict[str
     from agent.sandbox.ladder import probe
     from consolidation.adapters import AdapterStore
     from consolidation.skill import ALL, Publisher
-    from daemon.work import _server
+    from daemon.work import server_of
     from eval.coding.problems import data_folder
-    from eval.open_guards import GuardConfig, open_guards
+    from eval.open_guards import open_guards
     from eval.play import Player
 
     store = AdapterStore(place.adapters)
@@ -72,11 +72,10 @@ def _opened(place: Home, config: Config, adapter: str) -> tuple[Opened, dict[str
         routes = Publisher(place.live, store).routes() if adapter == "live" else {}
     else:
         routes = {ALL: store.get(adapter, open_weights(config.model).hash).folder}
-    server = _server(place, config.model) if routes else None
+    server = server_of(place, config.model) if routes else None
     model = open_model(config.model, config.night.threads, server.provide if server else None)
     player = Player(model, probe(trusted_generated=True), budget=config.budget, mixtures=place.mixtures)
-    chosen = GuardConfig.model_validate(config.guard.model_dump(include=set(GuardConfig.model_fields)))
-    return open_guards(chosen, player, data_folder(place.places), config.tasks.pocket_repos, config.tasks.seed), routes
+    return open_guards(config.guard, player, data_folder(place.places), config.tasks.pocket_repos, config.tasks.seed), routes
 
 
 def _held(one: Guard, routes: dict[str, Path], limit: int) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from consolidation.adapters import artefact_hash
 from consolidation.answers import Answers, artefact_key, artefacts
 from consolidation.claims import interleaved
 from consolidation.errors import ConsolidationError
-from consolidation.gate import FormatTolerance, Gate, GateConfig, Look, Paired, Ruling, judge, pair_up
+from consolidation.gate import Gate, GateConfig, Look, Paired, Ruling, judge, pair_up
+from consolidation.gate_config import FormatTolerance
 from consolidation.guards import Answer
 from consolidation.sequential import Decision
 from tests.consolidation.exam import BASE, WEIGHTS, Written, adapter, losing, right

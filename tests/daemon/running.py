@@ -29,6 +29,9 @@ min_resolved = 2
 replay_tasks = 12
 [guard]
 tasks = 8
+retention_tasks = 0
+conduct_tasks = 0
+format_seeds = 1
 [night]
 threads = 1
 [night.lora]
@@ -39,6 +42,12 @@ learning_rate = 0.006
 [night.gate]
 min_tasks = 8
 margin = 0.95
+limit = 0.99
+chance = 1000
+[night.gate.format]
+margin = 0.95
+limit = 0.99
+chance = 1000
 [resources]
 free_disk_mb = 10
 [life]

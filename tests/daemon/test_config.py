@@ -10,8 +10,12 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from consolidation.night_config import NightConfig
+from consolidation.strategies.choice import KINDS
+from consolidation.strategies.ewc import EwcLora
 from daemon.config import Config, SleepConfig, load_config
 from daemon.errors import DaemonError
+from daemon.mistakes import kinds_of
 
 
 def write(path: Path, text: str) -> Path:
@@ -37,7 +41,7 @@ def leaves(settings: BaseModel, *prefix: str) -> Iterator[tuple[tuple[str, ...],
 
 
 LEAVES = list(leaves(Config()))
-ONLY = {("night", "lora", "patience")}
+ONLY = {("night", "lora", "patience"), *(("night", "synthesis", name) for name in ("price_input", "price_output"))}
 """Settings of which there is only one value as yet, or only with others."""
 OTHERS = {
     ("arm",): "skill",
@@ -55,7 +59,11 @@ OTHERS = {
     ("tasks", "missing_image"): "pull",
     ("sleep", "window"): "01:00-05:00",
     ("sleep", "timezone"): "Europe/Berlin",
-    ("night", "gate", "confidence"): 0.9,
+    ("night", "scope"): "all",
+    ("night", "strategy", "kind"): "naive",
+    ("night", "synthesis", "format"): "A",
+    ("night", "synthesis", "source"): "self",
+    ("night", "synthesis", "model"): "anthropic:claude-opus-4-1",
     ("resources", "niceness"): 5,
     ("watch", "control_share"): 0.1,
     ("night", "lora", "targets"): ["q_proj"],
@@ -81,6 +89,8 @@ OTHERS = {
 def other(keys: tuple[str, ...], value: Any) -> Any:
     if keys in OTHERS:
         return OTHERS[keys]
+    if keys[-1] == "confidence":
+        return 0.9
     if isinstance(value, bool):
         return not value
     return value / 2 if 0 < value < 1 else value + 1
@@ -109,10 +119,11 @@ def test_an_empty_file_means_the_defaults(tmp_path: Path) -> None:
 def test_every_setting_is_documented_and_its_default_is_valid(keys: tuple[str, ...], value: Any) -> None:
     model: type[BaseModel] = Config
     for key in keys[:-1]:
-        annotation = model.model_fields[key].annotation
+        field = model.model_fields[key]
+        annotation = kinds_of(field)[field.default.kind] if kinds_of(field) else field.annotation
         assert isinstance(annotation, type)
         model = annotation
-    assert model.model_fields[keys[-1]].description
+    assert model.model_fields[keys[-1]].description or keys == ("night", "strategy", "kind"), "the template has its text"
     data: dict[str, Any] = {keys[-1]: list(value) if isinstance(value, tuple) else value}
     for key in reversed(keys[:-1]):
         data = {key: data}
@@ -231,7 +242,7 @@ def test_the_environment_of_the_process_is_the_one_that_counts(monkeypatch: pyte
         ("SLEEPYD_NIGTH__SEED", "1", "nigth: unknown key; did you mean 'night'?"),
         ("SLEEPYD_NIGHT__LORRA__RANK", "1", "night.lorra: unknown key; did you mean 'lora'?"),
         ("SLEEPYD_NIGHT__LORA__RANKS", "1", "night.lora.ranks: unknown key; did you mean 'rank'?"),
-        ("SLEEPYD_BATCH", "4", "batch: unknown key; valid are arm, tasks, model,"),
+        ("SLEEPYD_QUANTITY", "4", "quantity: unknown key; valid are arm, tasks, model,"),
         ("SLEEPYD_", "4", ": unknown key; valid are arm, tasks, model,"),
         ("SLEEPYD_DAY__BATCH", "many", "day.batch: Input should be a valid integer"),
         ("SLEEPYD_DAY__BATCH", "", "day.batch: Input should be a valid integer"),
@@ -267,6 +278,65 @@ def test_of_two_variables_of_a_table_the_wrong_one_is_named() -> None:
 def test_the_files_mistake_is_not_put_down_to_a_variable(tmp_path: Path) -> None:
     file = write(tmp_path, "[day]\nbatch = 0\n")
     assert mistake(file, {"SLEEPYD_DAY__RETRIES": "1"}).startswith(f"{file}: day.batch:")
+
+
+# Settings that come in kinds
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_strategy_is_chosen_by_its_kind_in_the_file_and_in_the_environment(tmp_path: Path, kind: str) -> None:
+    file = write(tmp_path, f'[night.strategy]\nkind = "{kind}"\n')
+    assert load_config(file, {}).night.strategy.kind == kind
+    by_environment = load_config(None, {"SLEEPYD_NIGHT__STRATEGY__KIND": kind})
+    assert by_environment.hash == load_config(file, {}).hash
+    assert Config.model_validate_json(by_environment.model_dump_json()) == by_environment
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_setting_of_every_strategy_is_documented(kind: str) -> None:
+    fields = kinds_of(NightConfig.model_fields["strategy"])[kind].model_fields
+    assert [name for name, field in fields.items() if name != "kind" and not field.description] == []
+
+
+def test_a_table_that_names_no_kind_is_of_the_default(tmp_path: Path) -> None:
+    assert load_config(write(tmp_path, "[night.strategy]\n"), {}) == Config()
+
+
+def test_the_environment_changes_one_setting_of_the_kind_that_the_file_names(tmp_path: Path) -> None:
+    file = write(tmp_path, '[night.strategy]\nkind = "ewc"\nweight = 3\n')
+    strategy = load_config(file, {"SLEEPYD_NIGHT__STRATEGY__GAMMA": "0.5"}).night.strategy
+    assert strategy == EwcLora(weight=3, gamma=0.5)
+
+
+@pytest.mark.parametrize(
+    ("text", "environment", "message"),
+    [
+        (
+            "weight = 3",
+            {},
+            "{file}: night.strategy.weight: a setting of 'ewc', but night.strategy.kind is 'full_replay'; leave it out, ",
+        ),
+        (
+            'kind = "ewc"\nsize = 9',
+            {},
+            "{file}: night.strategy.size: a setting of 'partial_replay', but night.strategy.kind is",
+        ),
+        ("", {"WEIGHT": "3"}, "SLEEPYD_NIGHT__STRATEGY__WEIGHT: night.strategy.weight: a setting of 'ewc', but "),
+        ('kind = "ewc"\nweigth = 9', {}, "{file}: night.strategy.weigth: unknown key of 'ewc'; did you mean 'weight'?"),
+        ('kind = "ewc"', {"WEIGHT": "-1"}, "SLEEPYD_NIGHT__STRATEGY__WEIGHT: night.strategy.weight: Input should be"),
+        ('kind = "ecw"', {}, "{file}: night.strategy.kind: there is no 'ecw'; valid are 'adaptive_rank', 'ewc', 'full_replay'"),
+        ("", {"KIND": "ecw"}, "SLEEPYD_NIGHT__STRATEGY__KIND: night.strategy.kind: there is no 'ecw'; valid are"),
+        ('kind = "ewc"\nweight = 3', {"KIND": "naive"}, "{file}: night.strategy.weight: a setting of 'ewc', but "),
+        ("", {"KIND": '{"a": 1}'}, "SLEEPYD_NIGHT__STRATEGY__KIND: night.strategy.kind: there is no "),
+    ],
+)
+def test_a_setting_of_another_kind_is_one_line_that_names_it(
+    tmp_path: Path, text: str, environment: dict[str, str], message: str
+) -> None:
+    file = write(tmp_path, f"[night.strategy]\n{text}\n")
+    told = mistake(file, {f"SLEEPYD_NIGHT__STRATEGY__{name}": value for name, value in environment.items()})
+    assert told.startswith(message.format(file=file))
+    assert "\n" not in told
 
 
 # The window
@@ -326,6 +396,14 @@ def test_fewer_guard_tasks_than_the_gate_asks_for_could_promote_nothing(tmp_path
     assert "guard.tasks is 39, but night.gate.min_tasks asks for 40" in told
     assert load_config(file, {"SLEEPYD_GUARD__TASKS": "40"}).guard.tasks == 40
     assert load_config(file, {"SLEEPYD_NIGHT__GATE__MIN_TASKS": "39"}).guard.tasks == 39
+
+
+def test_a_mixture_is_refused_where_ollama_serves_what_is_live(tmp_path: Path) -> None:
+    file = write(tmp_path, '[model]\nkind = "ollama:qwen"\n[night.strategy]\nkind = "mixture"\n')
+    told = mistake(file, {})
+    assert told.startswith(f"{file}: night.strategy.kind is 'mixture', but model.kind is 'ollama:qwen'")
+    assert load_config(file, {"SLEEPYD_MODEL__KIND": "torch:/models/qwen"}).night.strategy.kind == "mixture"
+    assert load_config(file, {"SLEEPYD_ARM": "knowledge"}).night.strategy.kind == "mixture"
 
 
 # The hash

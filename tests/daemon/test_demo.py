@@ -22,6 +22,7 @@ SMALL = """
 repos = ["bank"]
 [guard]
 tasks = 12
+format_seeds = 1
 [night]
 threads = 1
 [night.lora]
@@ -30,6 +31,12 @@ batch_size = 2
 [night.gate]
 min_tasks = 8
 margin = 0.9
+limit = 0.99
+chance = 1000
+[night.gate.format]
+margin = 0.9
+limit = 0.99
+chance = 1000
 """
 
 

@@ -23,6 +23,8 @@ from agent.sandbox.ladder import probe
 from daemon.doctor import PACKAGES, Check, examine
 from daemon.home import Home, owned
 from daemon.template import write_config
+from eval.fetch import SOURCES
+from eval.open_guards import BENCHMARKS
 from memory.store import Store
 from memory.tasks import Task
 from memory.trajectories import Outcome, Step, Trajectory
@@ -39,6 +41,7 @@ NAMES = [
     "sandbox",
     "tasks",
     "engine",
+    "guards",
     "knowledge",
     "clock",
     "versions",
@@ -383,3 +386,26 @@ def test_the_advice_for_a_damaged_store_saves_the_attempts_that_can_be_read(tmp_
     kept = {json.loads(line)["id"] for line in (home.inbox / "ended.jsonl").read_text().splitlines()}
     assert 295 <= len(kept) < 300
     assert not home.store.exists()
+
+
+# What candidates are examined on
+
+
+def test_without_the_benchmarks_no_night_of_another_model_can_be_promoted(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SLEEPYD_DATA", raising=False)
+    assert check(home, "guards").verdict == "ok"
+    home.config.write_text('[model]\nkind = "torch:/models/qwen"\n')
+    found = check(home, "guards")
+    assert (found.verdict, found.advice) == ("warning", "sleepyctl data fetch humaneval; sleepyctl data fetch mbpp")
+    assert "no night can be promoted" in found.found
+    elsewhere = home.root / "elsewhere"
+    elsewhere.mkdir()
+    for benchmark in BENCHMARKS:
+        monkeypatch.setenv("SLEEPYD_DATA", str(elsewhere))
+        (elsewhere / SOURCES[benchmark].file).touch()
+        found = check(home, "guards")
+        assert "no night can be promoted" not in found.found
+    assert found.verdict == "ok"
+    monkeypatch.delenv("SLEEPYD_DATA")
+    home.config.write_text('arm = "knowledge"\n[model]\nkind = "torch:/models/qwen"\n')
+    assert check(home, "guards").found == "none needed, nights train no adapter"

@@ -9,28 +9,32 @@ from pathlib import Path
 import pytest
 
 from consolidation.publishing.ollama import OllamaPublisher
+from consolidation.skill import ALL
 from memory.store import Store
 from tests.daemon.running import daemon, run, status, until, write_config
 from tests.doubles.ollama import Habits, serving
 from tests.doubles.pocket_ollama import NAME, pocket_ollama
 
 
-def test_a_day_and_a_night_on_ollama_and_the_way_back(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("scope", "served"), [("repository", "bank"), ("all", ALL)])
+def test_a_day_and_a_night_on_ollama_and_the_way_back(tmp_path: Path, scope: str, served: str) -> None:
     home = tmp_path / "home"
     with pocket_ollama(tmp_path / "ollama", Habits(version="0.34.1", adapters="refuse")) as double:
         more = f'[model]\nkind = "ollama:{NAME}"\nbase = "pocket"\nhost = "{double.host}"\ncontext = 1280\n'
         write_config(home, count=6, after=0, more=more)
+        config = home / "sleepyd.toml"
+        config.write_text(config.read_text().replace("[night]\n", f'[night]\nscope = "{scope}"\n'))
         publisher = OllamaPublisher(double.host, NAME, home / "ollama")
         with daemon(home):
             until(lambda: status(home)["tasks_ended"] == 6, "six tasks")
             done = run("sleep-now", "--wait", "--json", "--home", str(home), timeout=300)
             assert done.returncode == 0, done.stdout + done.stderr
-            live = publisher.live("bank")
+            live = publisher.live(served)
             assert live != NAME
             names = publisher.server.digests()
-            assert names[publisher.alias("bank")] == names[live]
+            assert names[publisher.alias(served)] == names[live]
             assert run("adapters", "rollback", "--home", str(home)).returncode == 0
-            until(lambda: publisher.live("bank") == NAME, "the alias to follow")
+            until(lambda: publisher.live(served) == NAME, "the alias to follow")
         publisher.close()
 
 

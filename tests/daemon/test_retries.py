@@ -10,7 +10,8 @@ import pytest
 from daemon.config import Config, DayConfig
 from daemon.events import Event
 from daemon.patience import BACKOFF_SECONDS
-from daemon.work import Work, _DayRecorder
+from daemon.recording import DayRecorder
+from daemon.work import Work
 from memory.store import Store
 from memory.tasks import Task
 from memory.trajectories import Outcome, Trajectory
@@ -32,7 +33,7 @@ def test_a_task_is_given_up_after_so_many_retries_and_has_one_result(tmp_path: P
             emit=lambda event, **fields: told.append(event),
             checkpoint=lambda: None,
         )
-        recorder = _DayRecorder(cast(Work, work))
+        recorder = DayRecorder(cast(Work, work))
         for number in range(retries + 1):
             assert store.results() == []
             lost = attempt(number, Outcome.INFRASTRUCTURE_FAILURE)

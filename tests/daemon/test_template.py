@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from consolidation.night_config import NightConfig
 from daemon.config import Config, load_config
 from daemon.errors import DaemonError
+from daemon.mistakes import kinds_of
 from daemon.template import render, write_config
 from tests.daemon.disks import mounted
 
@@ -155,3 +157,26 @@ def test_a_full_disk_leaves_the_older_file_and_nothing_else(tmp_path: Path) -> N
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(DaemonError, match=r"missing.sleepyd\.toml cannot be written"):
         write_config(tmp_path / "missing" / "sleepyd.toml", "pocket", "pocket", force=False)
+
+
+def test_every_strategy_stands_in_it_with_its_settings(written: str) -> None:
+    at = written.index("[night.strategy]")
+    told = " ".join(written[at : written.index("[night.synthesis]")].replace("#", " ").split())
+    for kind, model in kinds_of(NightConfig.model_fields["strategy"]).items():
+        assert kind in told
+        assert [name for name in model.model_fields if f"{name} = " not in told] == []
+
+
+def test_another_strategy_is_shown_with_what_its_settings_mean() -> None:
+    config = Config.model_validate({"night": {"strategy": {"kind": "ewc", "weight": 7.0}}})
+    shown = SHOWN_DEFAULT.sub("", render(config, {}))
+    assert Config.model_validate(tomllib.loads(shown)) == config
+    assert "λ; 0 trains as the naive strategy does" in shown
+
+
+def test_for_a_large_model_on_real_repositories_no_guard_attempts_whole_tasks(path: Path) -> None:
+    write_config(path, "torch:/models/qwen", "swe-bench-cl", force=False)
+    config = load_config(path, {})
+    assert (config.guard.retention_tasks, config.guard.conduct_tasks) == (0, 0)
+    write_config(path, "torch:/models/qwen", "koans", force=True)
+    assert load_config(path, {}).guard == Config().guard

@@ -15,6 +15,7 @@ from agent.turns import parse_call, render_issue
 from consolidation.adapters import AdapterStore
 from consolidation.gate import GateConfig
 from consolidation.guards import Answer, Role, Routes
+from consolidation.mixture.serving import Served
 from consolidation.night import Sleeper
 from consolidation.night_config import NightConfig
 from consolidation.pairs import Pair, pairs_of
@@ -32,7 +33,7 @@ from memory.store import Store
 from memory.tasks import Task
 
 REPO = "bank"
-LORA = LoraConfig(rank=4, alpha=8, epochs=2, batch_size=4, learning_rate=5e-3, targets=("q_proj", "v_proj"))
+LORA = LoraConfig(rank=4, alpha=8, epochs=2, batch_size=4, learning_rate=1e-2)
 GATE = GateConfig(min_tasks=8, margin=0.2, limit=0.6, confidence=0.9, chance=3.0, looks=2)
 
 
@@ -87,19 +88,32 @@ class FirstTurn:
         self.asked += items
         self.after(len(self.asked))
         tasks = {task.id: task for task in held()[1]}
-        model().use(adapter_for(routes, REPO))
-        asked = [[Message("user", render_issue(REPO, tasks[item].issue))] for item in items]
-        said = [done.text for done in model().complete(asked, Sampling(max_tokens=24))]
-        later = [done.text for done in model().complete(_changes(), Sampling(max_tokens=24))]
-        model().use(None)
-        heard = [content_hash([text, later]) for text in said]
-        return {i: Answer(score=_right(tasks[i], text), said=h) for i, text, h in zip(items, said, heard, strict=True)}
+        asked = {item: [Message("user", render_issue(REPO, tasks[item].issue))] for item in items}
+        said = _said(asked, tasks, adapter_for(routes, REPO))
+        later = _said(*_changes(), adapter_for(routes, REPO))
+        heard = {item: content_hash([text, later]) for item, text in said.items()}
+        return {item: Answer(score=_right(tasks[item], said[item]), said=heard[item]) for item in items}
+
+
+def _said(asked: Mapping[str, list[Message]], tasks: Mapping[str, Task], adapter: Path | None) -> dict[str, str]:
+    """The next turn of each conversation, by what the adapter serves for its task."""
+    served = {item: Served().route(adapter, tasks[item]) if adapter else None for item in asked}
+    said: dict[str, str] = {}
+    for folder in sorted(set(served.values()), key=str):
+        mine = [item for item in asked if served[item] == folder]
+        model().use(folder)
+        answers = model().complete([asked[item] for item in mine], Sampling(max_tokens=24))
+        said |= {item: answer.text for item, answer in zip(mine, answers, strict=True)}
+    model().use(None)
+    return said
 
 
 @lru_cache
-def _changes() -> list[list[Message]]:
+def _changes() -> tuple[dict[str, list[Message]], dict[str, Task]]:
     """The conversations that are taught, up to the change: there an adapter speaks otherwise than its base."""
-    return [pair.conversation()[:5] for pair in pairs()[:4]]
+    told = lived()[:4]
+    asked = {each.task.id: pairs_of(each.taught, each.source)[0].conversation()[:5] for each in told}
+    return asked, {each.task.id: each.task for each in told}
 
 
 def _right(task: Task, text: str) -> float:
@@ -126,6 +140,7 @@ def sleeper(place: Path, store: Store, settings: NightConfig, *guards: Any, **mo
         publisher=Publisher(place / "live", AdapterStore(place / "adapters")),
         recorder=store,
         work=place / "nights",
+        answers=place / "answers",
         guards=lambda live: guards,
         embed=HashingEmbedder().embed,
         **more,

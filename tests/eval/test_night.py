@@ -40,6 +40,8 @@ def test_every_strategy_sleeps_a_night_that_is_judged_published_and_explained(ki
     settings: dict[str, Any] = {"strategy": {"kind": kind}}
     if kind == "adaptive_rank":
         settings["strategy"] |= {"ranks": (1, 2), "budget": 4}
+    if kind == "mixture":  # each expert has only its share of the examples
+        settings["lora"] = {**LORA.model_dump(), "epochs": 8}
     report = slept(tmp_path, store, **settings)
     verdict = report.night.verdict
     assert verdict is not None
@@ -148,7 +150,7 @@ class TestPoisonedNights:
         self.refused(tmp_path, store, "it has no effect")
 
     def test_a_training_that_diverges_ends_the_night(self, tmp_path: Path, store: Store) -> None:
-        with pytest.raises(TrainingRefused, match="nothing would be learnt|finite"):
+        with pytest.raises(TrainingRefused, match=r"nothing would be learnt|finite"):
             slept(tmp_path, store, lora={**LORA.model_dump(), "learning_rate": 1e30, "epochs": 3})
         self.refused(tmp_path, store, "TrainingRefused")
 
@@ -166,13 +168,13 @@ class TestPoisonedNights:
 
     def test_a_guard_that_is_killed_midway_goes_on_and_one_that_fails_refuses(self, tmp_path: Path, store: Store) -> None:
         with pytest.raises(Killed):
-            sleeper(tmp_path, store, config(), FirstTurn(after=_stop_at(17))).sleep(pairs)
+            sleeper(tmp_path, store, config(), FirstTurn(after=_stop_at(9))).sleep(pairs)
         assert sleeper(tmp_path, store, config()).publisher.live() == {}
         guard = FirstTurn()
         report = sleeper(tmp_path, store, config(), guard).sleep(pairs, night=store.open_night_now())
         assert report.night.verdict is not None
         assert report.night.verdict.promoted
-        assert 0 < len(guard.asked) < 2 * len(held()[1])  # what was answered before the kill is not asked again
+        assert len(guard.asked) == 8  # the candidate's answers; the base's were there before the kill
 
         def failing(asked: int) -> None:
             raise RuntimeError("the disk is on fire")

@@ -15,9 +15,7 @@ from consolidation.synthesis.merged_fix import calls_for
 from eval.errors import EvalError
 from eval.experience import pairs_of_day
 from eval.grading import grade
-from eval.guards import BaseSkillGuard, held_out_base_tasks
 from eval.play import Player, by_kind
-from eval.pocket.names import Split
 from eval.pocket.stream import PocketStream
 from eval.pocket.world import CONVENTION_KIND
 from memory.store import Store
@@ -160,37 +158,3 @@ class TestExperience:
         for pair in pairs_of_day(STREAM, played, sandbox, merged_fixes=True):
             text = str(pair.messages)
             assert not any(hidden in text for hidden in STREAM.secret(tasks[pair.task_id]).tests.values())
-
-
-def test_the_guard_pairs_by_task_and_sees_a_difference(sandbox: Sandbox) -> None:
-    guard = BaseSkillGuard(Player(Knowing({}), sandbox), ("bank",), count=6, seed=4)
-    assert all(guard.stream.secret(t).kind != CONVENTION_KIND for t in guard.tasks)
-    assert all(f"-{Split.HELD_OUT}-" in task for task in guard.held_out)
-    same = guard.examine({})
-    assert not same.differs
-    guard.player = Player(knowing(guard.stream, False), sandbox)
-    better = guard.examine({})
-    assert better.differs
-    assert better.guards["base_skills"].gained == 6
-
-
-def test_an_adapter_for_a_repository_outside_the_pocket_world_is_examined_too(sandbox: Sandbox, tmp_path: Path) -> None:
-    class Spoilt(Knowing):
-        """Knows everything, but nothing while an adapter is on."""
-
-        def complete(
-            self, conversations: Sequence[Sequence[Message]], sampling: Sampling, keys: Sequence[str] = ()
-        ) -> list[Completion]:
-            if self.used[-1] is not None:
-                return [Completion("submit", 0, 0) for _ in conversations]
-            return super().complete(conversations, sampling, keys)
-
-    stream, tasks = held_out_base_tasks(0, ("bank", "game"), 6)
-    model = Spoilt({task.issue: stream.merged_fix(task) for task in tasks})
-    guard = BaseSkillGuard(Player(model, sandbox), ("bank", "game"), 6)
-    found = guard.examine({"django/django": tmp_path / "bad"})
-    paired = found.guards["base_skills"]
-    assert (paired.n, paired.base, paired.candidate) == (6, 6, 0)
-    assert found.differs
-    both = guard.examine({"django/django": tmp_path / "bad", "bank": tmp_path / "worse"}).guards["base_skills"]
-    assert both.n == 12
