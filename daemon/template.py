@@ -73,8 +73,8 @@ def _tables(settings: BaseModel, prefix: str, chosen: Mapping[str, Any], kinds: 
         if isinstance(value, BaseModel):
             inner += _tables(value, f"{prefix}{name}.", chosen, kinds_of(field))
             continue
-        about = _told(kinds, value) if kinds and value in kinds else [field.description or ""]
-        lines += [f"# {line}\n" for text in about for line in textwrap.wrap(" ".join(text.split()), WIDTH)]
+        texts = _told(kinds, value) if kinds and value in kinds else [field.description or ""]
+        lines += [f"# {line}\n" for text in texts for line in textwrap.wrap(" ".join(text.split()), WIDTH)]
         mark, value = ("", chosen[f"{prefix}{name}"]) if f"{prefix}{name}" in chosen else ("#", value)
         lines.append(f"{mark}{name} = {_toml(value)}\n")
     if not prefix or not lines:

@@ -41,7 +41,11 @@ def leaves(settings: BaseModel, *prefix: str) -> Iterator[tuple[tuple[str, ...],
 
 
 LEAVES = list(leaves(Config()))
-ONLY = {("night", "lora", "patience"), *(("night", "synthesis", name) for name in ("price_input", "price_output"))}
+ONLY = {
+    ("night", "lora", "patience"),
+    ("night", "lora", "objective"),
+    *(("night", "synthesis", name) for name in ("price_input", "price_output")),
+}
 """Settings of which there is only one value as yet, or only with others."""
 OTHERS = {
     ("arm",): "skill",
@@ -72,7 +76,6 @@ OTHERS = {
     ("night", "machine", "device"): "mps",
     ("night", "machine", "quantise"): "nf4",
     ("night", "lora", "batching"): "packed",
-    ("night", "lora", "objective"): "dpo",
     ("night", "lora", "reference"): "start",
     ("night", "lora", "precision"): "bf16",
     ("model", "kind"): "ollama:qwen2.5-coder:7b",
