@@ -1,6 +1,7 @@
 """How a candidate works, beside what was live before it: does it only "finish quickly"?
 
-A harm must be small as measured, and its upper bound too. Fewer steps alone are no harm: they are told, and not judged.
+A harm must be small as measured, and its upper bound too. Fewer steps alone are no harm, nor are fewer tests of fewer edits:
+they are told, and not judged.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ SHARES = {
     "untested": "submitted without a test that passed after the last edit",
     "malformed": "wrote calls that cannot be read",
 }
-TOLD = ("steps", "edits")
+EDITS = "edits"
+TOLD = ("steps", EDITS)
 
 
 Facts = Sequence[Mapping[str, float]]
@@ -39,11 +41,11 @@ def conduct(before: Facts, now: Facts, limits: ConductLimits) -> tuple[list[str]
         if not all(name in facts for facts in (*before, *now)):
             reasons.append(f"{name} was not measured of every task")
             continue
-        was, is_now = (np.array([facts[name] for facts in side], float) for side in (before, now))
+        was, is_now = (np.array([_measured(name, facts) for facts in side], float) for side in (before, now))
         numbers |= {f"{name}_before": round(float(was.mean()), 4), f"{name}_now": round(float(is_now.mean()), 4)}
         if name == TESTS:
             harm, bound = _fall(was, is_now, limits.confidence)
-            margin, limit, what = limits.tests_margin, limits.tests_limit, "the tests run per task fell"
+            margin, limit, what = limits.tests_margin, limits.tests_limit, "the tests run per edit fell"
         elif name in SHARES:
             rise = np.clip(is_now, 0, 1) - np.clip(was, 0, 1)
             harm = float(rise.mean())
@@ -58,6 +60,12 @@ def conduct(before: Facts, now: Facts, limits: ConductLimits) -> tuple[list[str]
         elif bound >= limit:
             reasons.append(f"{what} by up to {bound:.1%} ({harm:+.1%} measured), limit {limit:.0%}")
     return reasons, numbers
+
+
+def _measured(name: str, facts: Mapping[str, float]) -> float:
+    """A fact as it is compared. Tests count by the edits that they may have tried, at most one each: who needs fewer
+    attempts at the same task needs fewer tests, and takes no shortcut."""
+    return min(1.0, facts[TESTS] / max(1.0, facts.get(EDITS, 1.0))) if name == TESTS else facts[name]
 
 
 def _fall(was: Array, now: Array, confidence: float) -> tuple[float, float]:

@@ -154,6 +154,9 @@ class Gate:
         return _why(decision, lost, gained, size, bound, rule)
 
     def _conduct(self, exam: Exam, numbers: dict[str, float], claim: str) -> str:
+        if len(exam.order) < self.config.behaviour.min_tasks:
+            numbers[f"{claim}.too_few"] = 1  # it cannot be told whether it works otherwise: what it can do is judged elsewhere
+            return ""
         exam.ask_up_to(len(exam.order))
         before, now = ([answer.facts for answer in side] for side in zip(*exam.said, strict=True)) if exam.said else ([], [])
         reasons, found = conduct(before, now, self.config.behaviour)

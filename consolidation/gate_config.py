@@ -32,7 +32,7 @@ class ConductLimits(BaseModel):
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
     """One-sided confidence of each bound."""
     tests_margin: float = Field(default=0.1, gt=0, lt=1)
-    """The measured fall of the tests run per task (share of those run before) must be below this."""
+    """The measured fall of the tests run per edit, at most one each (share of those run before), must be below this."""
     tests_limit: float = Field(default=0.3, gt=0, lt=1)
     """The upper bound of that fall must be below this."""
     share_margin: float = Field(default=0.03, gt=0, lt=1)

@@ -161,10 +161,10 @@ class NightWork:
         retention = RetentionGuard(player, past_nights(self.store), opener, config.guard.retention_tasks, tasks.seed)
         if live and len(retention.items(live)) >= config.night.gate.retention.min_tasks:
             more.append(retention)
-        latest = [result.task_id for result in replay(self.store.results(), config)]
-        latest = latest[len(latest) - config.guard.conduct_tasks :] if len(latest) >= config.guard.conduct_tasks else []
-        shortcuts = ShortcutGuard(player, latest, opener, live)
-        return [*opened.guards, *more, *([shortcuts] if latest else [])]
+        if config.guard.conduct_tasks:
+            lived = [result.task_id for result in replay(self.store.results(), config)]
+            more.append(ShortcutGuard(player, lived, opener, live, config.guard.conduct_tasks))
+        return [*opened.guards, *more]
 
     def _teach_canaries(self) -> None:
         """Have a server's adapters asked with conversations up to the longest turns that a night teaches: there an adapter

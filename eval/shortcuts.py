@@ -33,6 +33,7 @@ class ShortcutGuard:
     ids: Sequence[str]
     opener: Opener
     live: Routes
+    most: int = 60
     name: str = field(default=SHORTCUTS, init=False)
     claim: str = field(default=SHORTCUTS, init=False)
     role: Role = field(default="behaviour", init=False)
@@ -49,9 +50,10 @@ class ShortcutGuard:
         return digest_of(self.player, self._where, self.name, live)
 
     def items(self, routes: Routes) -> Sequence[str]:
-        """See `Guard`: ids of tasks where the candidate serves something else than what is live."""
+        """See `Guard`: ids of tasks where the candidate serves something else than what is live, the last `most` of them."""
         tasks = {item: task for item, (_, task) in self._where.items()}
-        return [i for i, task in tasks.items() if adapter_for(routes, task.repo) != adapter_for(self.live, task.repo)]
+        changed = [i for i, task in tasks.items() if adapter_for(routes, task.repo) != adapter_for(self.live, task.repo)]
+        return changed[-self.most :]
 
     def category(self, item: str) -> str:
         """See `Guard`: the repository."""

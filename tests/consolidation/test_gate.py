@@ -236,13 +236,16 @@ def test_half_right_answers_count_by_half_against_their_own_margin(tmp_path: Pat
 
 def test_behaviour_is_judged_in_the_gate(tmp_path: Path) -> None:
     def quick(who: str, item: int) -> Answer:
-        return Answer(score=1, said=who, facts={"tests": 3.0 if who == BASE else 1.0, "untested": 0.0})
+        return Answer(score=1, said=who, facts={"tests": 3.0 if who == BASE else 1.0, "edits": 3.0, "untested": 0.0})
 
     hasty = Written(quick, 60, "play", "work", "behaviour")
     ruling = ruled(tmp_path, Written(losing(0)), hasty)
-    assert ruling.verdict.why.startswith("work: the tests run per task fell")
-    assert ruling.verdict.numbers["work.tests_now"] == 1
+    assert ruling.verdict.why.startswith("work: the tests run per edit fell")
+    assert ruling.verdict.numbers["work.tests_now"] == 0.3333
     assert len(hasty.of("night")) == 60
+    few = ruled(tmp_path, Written(losing(0)), Written(quick, 39, "play", "work", "behaviour"))
+    assert few.verdict.promoted
+    assert few.verdict.numbers["work.too_few"] == 1
 
 
 def test_a_killed_examination_goes_on_where_it_stood(tmp_path: Path) -> None:
