@@ -83,7 +83,7 @@ class Sleeper:
 
     `context` is the longest example (tokens), `answers` the folder in which guards' answers are kept from night to night.
     `guards` are those that examine a candidate, given what is live. `embed` gives texts as unit vectors, `verified` says of
-    an attempt's id whether it resolved its task.
+    an attempt's id whether it resolved its task. `retained` measures what earlier nights taught, for the journal alone.
 
     `tidy` consolidates what is known, and is given the night's id; a night that does not train (`trains`) does nothing else.
 
@@ -108,6 +108,7 @@ class Sleeper:
     on_step: Callable[[str, Progress], None] = lambda scope, progress: None
     on_phase: Callable[[str], None] = lambda phase: None
     on_look: Callable[[Look], None] = lambda look: None
+    retained: Callable[[Mapping[str, Path]], Mapping[str, Any]] | None = None
     tidy: Callable[[str], Mapping[str, Any]] | None = None
     trains: bool = True
 
@@ -206,6 +207,8 @@ class Sleeper:
         taught = [sample.pair for sample in samples]
         ruling = Ruling.model_validate(self._once(report, "guards", lambda: examining.judge(table, chosen, taught)))
         verdict = ruling.verdict
+        if self.retained is not None:
+            self._once(report, "retained", partial(self.retained, self.publisher.routes(table)))
         judge_adapters(self.publisher, tables, live, winner, verdict)
         if verdict.promoted:
             self._once(report, "publish", lambda: self._publish(table, ruling))

@@ -71,6 +71,8 @@ class NightShown(BaseModel):
     chosen: str
     choice_scores: dict[str, float]
     claims: list[Claim]
+    retained: dict[str, tuple[float, float]]
+    """Mean losses (nats per own token) of the pairs of past nights, under the base and under the candidate."""
     promoted: bool | None
     why: str
     error: str
@@ -114,6 +116,7 @@ def _shown(store: Store, number: int, night: Night) -> NightShown:
         trained=[_trained(name, steps[name]) for name in names if name.startswith(TRAIN) and "cost" in steps[name]],
         chosen=str(chosen.get("winner", "")),
         choice_scores=chosen.get("scores", {}),
+        retained=steps.get("retained", {}).get("losses", {}),
         claims=_claims(verdict.numbers if verdict is not None else {}),
         promoted=None if verdict is None else verdict.promoted,
         why=verdict.why if verdict is not None else "",
@@ -166,6 +169,9 @@ def told(night: NightShown) -> Iterator[str]:
         parts = [part for part in night.claims if part.name.startswith(f"{claim.name}/")]
         if parts:
             yield f"           {', '.join(map(_score, parts))}"
+    if night.retained:
+        losses = ", ".join(f"{name} {before:.3f} -> {after:.3f}" for name, (before, after) in night.retained.items())
+        yield f"retained   loss of what past nights taught, base -> candidate: {losses}"
     word = {True: "promoted", False: "not promoted", None: "none yet"}[night.promoted]
     yield f"decision   {word}: {night.why or night.error or 'the night is open, at ' + (night.steps or ['its beginning'])[-1]}"
     if night.live_before or night.live_after or night.examined:

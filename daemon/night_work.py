@@ -17,18 +17,20 @@ from consolidation.night import Sleeper
 from consolidation.night_files import PAIRS
 from consolidation.pairs import Pair
 from consolidation.room import RoomyTrainer
-from consolidation.trainers.base import Progress
+from consolidation.skill import adapter_for
+from consolidation.trainers.base import Job, Progress
 from consolidation.trainers.child import ChildTrainer
 from daemon.events import Event
 from daemon.night_pairs import NightPairs
 from daemon.plan import replay
-from eval.coding.problems import data_folder
+from eval.coding.problems import data_folder, has, problems
 from eval.guards import held_out_base_tasks
-from eval.held_out import held_out_of
+from eval.held_out import held_out_of, held_out_problems
 from eval.koans import held_out as held_out_koans
-from eval.open_guards import open_guards
+from eval.open_guards import BENCHMARKS, open_guards
 from eval.play import Player
 from eval.retention import RetentionGuard, past_nights
+from eval.retention_losses import night_losses, pairs_of_night
 from eval.shortcuts import ShortcutGuard
 from memory.knowledge.embedders import HashingEmbedder
 from memory.nights import Night
@@ -98,7 +100,11 @@ class NightWork:
         """What is examined, and so neither learnt from nor remembered."""
         tasks = self.config.tasks
         stream, examined = held_out_base_tasks(tasks.seed, tasks.pocket_repos, self.config.guard.tasks)
-        return held_out_of(stream, examined) | HeldOut(tasks=frozenset(held_out_koans()))
+        held = held_out_of(stream, examined) | HeldOut(tasks=frozenset(held_out_koans()))
+        folder = data_folder(self.home.places)
+        for name in BENCHMARKS if self.work.model.speaks != "terse" else ():
+            held |= held_out_problems(problems(name, folder)) if has(name, folder) else HeldOut()
+        return held
 
     def _sleeper(self) -> Sleeper:
         work, config = self.work, self.config
@@ -121,6 +127,7 @@ class NightWork:
             on_step=self._on_step,
             on_phase=self._on_phase,
             on_look=self._on_look,
+            retained=self._retained,
             tidy=(lambda night: work.knowing.tidy(night, work.publisher.live())) if config.arm.recalls else None,
             trains=config.arm.adapts,
         )
@@ -165,6 +172,20 @@ class NightWork:
             lived = [result.task_id for result in replay(self.store.results(), config)]
             more.append(ShortcutGuard(player, lived, opener, live, config.guard.conduct_tasks))
         return [*opened.guards, *more]
+
+    def _retained(self, routes: Mapping[str, Path]) -> dict[str, Any]:
+        """Mean losses of the pairs of past nights under the base and under the candidate, as far as their files are there."""
+        weights = open_weights(self.config.model)
+        job = Job(base=weights.folder, base_hash=weights.hash, threads=self.config.night.threads, context=self.context)
+        found = night_losses(
+            past_nights(self.store),
+            lambda night: pairs_of_night(self.home.nights / night.id / PAIRS, set(night.attempts)),
+            weights.encode,
+            partial(self.trainer.loss, job),
+            partial(adapter_for, routes),
+            self.context,
+        )
+        return {"losses": {night: list(losses) for night, losses in found.items()}}
 
     def _teach_canaries(self) -> None:
         """Have a server's adapters asked with conversations up to the longest turns that a night teaches: there an adapter

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 
 from agent.turns import render_issue
 from consolidation.leaks import HeldOut, HeldText, held_hashes, held_issue, held_text
+from eval.coding.problems import Problem
 from eval.streams import TaskStream
 from eval.swebench.dataset import SweBenchSecret
 from memory.tasks import MergedFix, Task, TaskSecret
@@ -30,6 +31,12 @@ def held_out_of(stream: TaskStream, tasks: Iterable[Task]) -> HeldOut:
         texts += held_text(task.id, _fix(secret))
         texts += held_text(task.id, _tests(secret))
     return HeldOut(frozenset(ids), frozenset(issues), tuple(texts))
+
+
+def held_out_problems(problems: Iterable[Problem]) -> HeldOut:
+    """Ids, texts and solutions of a programming benchmark's problems."""
+    held = [(problem.id, text) for problem in problems for text in (problem.text or problem.stub, problem.canonical)]
+    return HeldOut(frozenset(name for name, _ in held), texts=tuple(t for name, text in held for t in held_text(name, [text])))
 
 
 def _fix(secret: TaskSecret) -> list[str]:
