@@ -143,7 +143,7 @@ class TestPoisonedNights:
         report = sleeper(tmp_path, store, config(), FirstTurn()).sleep(pairs, leaky, store.open_night_now())
         assert report.night.verdict is not None
         assert not report.night.verdict.promoted
-        self.refused(tmp_path, store, "1 pairs are of held-out tasks")
+        self.refused(tmp_path, store, "pairs of held-out tasks among those trained on: 1")
 
     def test_an_adapter_without_effect_is_not_promoted(self, tmp_path: Path, store: Store) -> None:
         slept(tmp_path, store, lora={**LORA.model_dump(), "learning_rate": 1e-7})
