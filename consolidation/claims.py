@@ -47,6 +47,11 @@ class Side:
             raise Unheld(f"the adapter of {', '.join(changed)} was changed while it was examined")
 
 
+def changed(candidate: Routes, live: Routes) -> Routes:
+    """The routes of a candidate that are not live already."""
+    return {repo: folder for repo, folder in candidate.items() if live.get(repo) != folder}
+
+
 def ask(guard: Guard, items: Sequence[str], side: Side, answers: Answers) -> dict[str, Answer]:
     """The answers to these items, asked only where they are not known.
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from consolidation.answers import Answers
-from consolidation.claims import Item, Side, Unheld, ask, listed
+from consolidation.claims import Item, Side, Unheld, ask, changed, listed
 from consolidation.errors import AdapterError, ConsolidationError
 from consolidation.gate import GateConfig
 from consolidation.guards import Guard, Routes
@@ -33,7 +33,12 @@ def choice(guard: str, items: Iterable[str], config: GateConfig) -> list[str]:
 
 
 def compete(
-    candidates: Mapping[str, Routes], guards: Sequence[Guard], config: GateConfig, answers: Answers, gain: Guard | None = None
+    candidates: Mapping[str, Routes],
+    guards: Sequence[Guard],
+    config: GateConfig,
+    answers: Answers,
+    gain: Guard | None = None,
+    live: Routes | None = None,
 ) -> Winner:
     """The candidate with the best score on the choice items of the capability guards; ties go to the earlier.
 
@@ -53,7 +58,8 @@ def compete(
     for name, routes in candidates.items():
         try:
             side = Side.of(routes)
-            scores[name] = sum(_score(group, side, config, answers, spent) for group in groups if group)
+            new = changed(routes, live or {})
+            scores[name] = sum(_score(group, side, new, config, answers, spent) for group in groups if group)
         except (Unheld, AdapterError) as error:
             failed[name] = str(error)
     if not scores:
@@ -61,10 +67,10 @@ def compete(
     return Winner(max(scores, key=lambda name: scores[name]), scores, failed, frozenset(spent))
 
 
-def _score(guards: Sequence[Guard], side: Side, config: GateConfig, answers: Answers, spent: set[Item]) -> float:
+def _score(guards: Sequence[Guard], side: Side, new: Routes, config: GateConfig, answers: Answers, spent: set[Item]) -> float:
     found: list[float] = []
     for guard in guards:
-        items = choice(guard.name, listed(guard, side.routes), config)
+        items = choice(guard.name, listed(guard, new), config)
         spent |= {(guard.name, item) for item in items}
         found += [answer.score for answer in ask(guard, items, side, answers).values()] if items else []
     if not found:

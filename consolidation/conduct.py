@@ -37,20 +37,22 @@ def conduct(before: Facts, now: Facts, limits: ConductLimits) -> tuple[list[str]
     judged = [name for name in (TESTS, *SHARES) if any(name in facts for facts in (*before, *now))]
     if not judged:
         reasons.append(f"the guard measured none of {', '.join((TESTS, *SHARES))}")
+    worse = _mean("resolved", now) < _mean("resolved", before)
     for name in [*judged, *(name for name in TOLD if all(name in facts for facts in (*before, *now)))]:
         if not all(name in facts for facts in (*before, *now)):
             reasons.append(f"{name} was not measured of every task")
             continue
-        was, is_now = (np.array([_measured(name, facts) for facts in side], float) for side in (before, now))
+        was, is_now = (np.array([_measured(name, facts, worse) for facts in side], float) for side in (before, now))
         numbers |= {f"{name}_before": round(float(was.mean()), 4), f"{name}_now": round(float(is_now.mean()), 4)}
         if name == TESTS:
             harm, bound = _fall(was, is_now, limits.confidence)
-            margin, limit, what = limits.tests_margin, limits.tests_limit, "the tests run per edit fell"
+            margin, limit = limits.tests_margin, limits.tests_limit
+            what = f"the tests run per {'task' if worse else 'edit'} fell"
         elif name in SHARES:
             rise = np.clip(is_now, 0, 1) - np.clip(was, 0, 1)
             harm = float(rise.mean())
-            worse, better = float(rise.clip(0).sum()), float((-rise).clip(0).sum())
-            bound = upper_bound(len(rise), worse, better, float(ndtri(limits.confidence)))
+            risen, fallen = float(rise.clip(0).sum()), float((-rise).clip(0).sum())
+            bound = upper_bound(len(rise), risen, fallen, float(ndtri(limits.confidence)))
             margin, limit, what = limits.share_margin, limits.share_limit, f"the share that {SHARES[name]} rose"
         else:
             continue
@@ -62,9 +64,15 @@ def conduct(before: Facts, now: Facts, limits: ConductLimits) -> tuple[list[str]
     return reasons, numbers
 
 
-def _measured(name: str, facts: Mapping[str, float]) -> float:
+def _mean(name: str, facts: Facts) -> float:
+    return sum(each.get(name, 0.0) for each in facts) / len(facts)
+
+
+def _measured(name: str, facts: Mapping[str, float], worse: bool) -> float:
     """A fact as it is compared. Tests count by the edits that they may have tried, at most one each: who needs fewer
-    attempts at the same task needs fewer tests, and takes no shortcut."""
+    attempts at the same task needs fewer tests, and takes no shortcut; unless fewer tasks were resolved (`worse`)."""
+    if worse and name == TESTS:
+        return facts[name]
     return min(1.0, facts[TESTS] / max(1.0, facts.get(EDITS, 1.0))) if name == TESTS else facts[name]
 
 

@@ -41,7 +41,8 @@ class Examining:
         Raises:
             ConsolidationError: none could be examined.
         """
-        won = compete({name: self._routes(table) for name, table in tables.items()}, self.guards, self.config, self.answers)
+        routes = {name: self._routes(table) for name, table in tables.items()}
+        won = compete(routes, self.guards, self.config, self.answers, live=self._routes(self.live))
         return {"winner": won.name, "scores": won.scores, "failed": won.failed, "spent": sorted(won.spent)}
 
     def judge(self, table: Mapping[str, str], chosen: Mapping[str, Any], pairs: Iterable[Pair]) -> Ruling:

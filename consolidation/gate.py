@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from statistics import median
+from statistics import NormalDist, median
 
 from pydantic import BaseModel, ConfigDict
 
 from consolidation.answers import Answers
-from consolidation.claims import Exam, Item, Side, Unheld, interleaved
+from consolidation.claims import Exam, Item, Side, Unheld, changed, interleaved
 from consolidation.conduct import conduct
 from consolidation.errors import AdapterError
 from consolidation.gate_config import GateConfig as GateConfig
@@ -23,7 +23,8 @@ from consolidation.gate_config import Tolerance
 from consolidation.guards import Answer, Guard, Role, Routes
 from consolidation.paired import Paired as Paired
 from consolidation.paired import pair_up as pair_up
-from consolidation.sequential import Decision, Design
+from consolidation.sequential import Decision, Design, chance_z
+from consolidation.skill import ALL
 from memory.nights import Verdict
 
 NO_EFFECT = "the candidate answers exactly like the base; it has no effect"
@@ -85,9 +86,19 @@ class Gate:
             side.check()
         except (Unheld, AdapterError) as error:
             why = str(error)
-        accepted = f"no claim drops by {self.config.limit:.0%} or more (confidence {self.config.confidence:.0%})"
-        verdict = Verdict(promoted=not why, why=why or accepted, numbers=numbers)
+        verdict = Verdict(promoted=not why, why=why or self._accepted(guards, numbers), numbers=numbers)
         return Ruling(verdict=verdict, artefacts=hashes, asked=sum(len(exam.said) for exam in exams))
+
+    def _accepted(self, guards: Sequence[Guard], numbers: Mapping[str, float]) -> str:
+        """What was shown, claim by claim, and what could not be."""
+        roles = {guard.claim: guard.role for guard in guards}
+        few = [claim for claim in roles if f"{claim}.too_few" in numbers]
+        rules = {
+            claim: self.config.tolerance(role) for claim, role in roles.items() if role != "behaviour" and claim not in few
+        }
+        shown = ", ".join(f"{claim} {rule.limit:.0%} ({rule.confidence:.0%})" for claim, rule in rules.items())
+        rest = f"; too few tasks to judge {', '.join(few)}" if few else ""
+        return f"no claim drops by its limit or more (confidence): {shown}{rest}"
 
     def _refused(
         self,
@@ -101,14 +112,15 @@ class Gate:
     ) -> str:
         """Why the candidate is refused; empty if it is not."""
         base, side, before = sides
+        new = changed(side.routes, before.routes)
         if not any(guards[0].role == "capability" for guards in claims.values()):
             return "no guard of a capability was run" if claims else "no guard was run"
-        if side.key == base.key:
+        if not new or side.key == base.key:
             return NO_EFFECT
         for claim, guards in claims.items():
             role = guards[0].role
             against = before if role in ("retention", "behaviour") else base
-            order = interleaved(guards, side.routes, self.config.seed, spent)
+            order = interleaved(guards, new, self.config.seed, spent)
             exam = Exam(guards, against, side, answers, order)
             exams.append(exam)
             try:
@@ -130,6 +142,9 @@ class Gate:
 
     def _claim(self, exam: Exam, claim: str, role: Role, on_look: Callable[[Look], None], numbers: dict[str, float]) -> str:
         rule = self.config.tolerance(role)
+        if len(exam.order) < rule.min_tasks and role == "retention":
+            numbers[f"{claim}.too_few"] = 1
+            return ""
         if len(exam.order) < rule.min_tasks:
             return f"only {len(exam.order)} items, at least {rule.min_tasks} are needed"
         design = Design(len(exam.order), rule, self.config.looks, self.config.futility)
@@ -151,7 +166,7 @@ class Gate:
             f"{claim}.drop_bound": round(bound, 4),
             f"{claim}.decision": int(decision),
         }
-        return _why(decision, lost, gained, size, bound, rule)
+        return _why(decision, lost, gained, size, bound, rule) or _worse_adapter(exam, rule)
 
     def _conduct(self, exam: Exam, numbers: dict[str, float], claim: str) -> str:
         if len(exam.order) < self.config.behaviour.min_tasks:
@@ -192,6 +207,28 @@ def judge(guards: Mapping[str, Paired], config: GateConfig, differs: bool) -> Ve
         }
     why = "; ".join(reasons) or f"no guard drops by {config.limit:.0%} or more (confidence {config.confidence:.0%})"
     return Verdict(promoted=not reasons, why=why, numbers=numbers)
+
+
+def _worse_adapter(exam: Exam, rule: Tolerance) -> str:
+    """The adapter whose own items dropped by more than chance explains, though together with others' gains it passed.
+
+    The critical value is that of `chance`, divided among the adapters (Bonferroni).
+    """
+    named = {guard.name: guard for guard in exam.guards}
+    tallies: dict[str, list[float]] = {}
+    for (guard, item), (base, candidate) in zip(exam.order, exam.said, strict=False):
+        repo = named[guard].repo(item)
+        tally = tallies.setdefault(repo if repo in exam.candidate.routes else ALL, [0.0, 0.0, 0.0])
+        tally[0] += max(0.0, base.score - candidate.score)
+        tally[1] += max(0.0, candidate.score - base.score)
+        tally[2] += 1
+    if len(tallies) < 2:
+        return ""
+    critical = -NormalDist().inv_cdf(NormalDist().cdf(-rule.chance) / len(tallies))
+    for repo, (lost, gained, n) in tallies.items():
+        if float(chance_z(lost, gained)) >= critical:
+            return f"rejected; the adapter of {repo} lost {lost:g} and gained {gained:g} of {n:g}, more than chance explains"
+    return ""
 
 
 def _by_category(exam: Exam, claim: str) -> dict[str, float]:

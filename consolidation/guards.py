@@ -56,11 +56,16 @@ class Guard(Protocol):
         ...
 
     def items(self, routes: Routes) -> Sequence[str]:
-        """The items on which a candidate with these routes is examined, in the order in which they are asked."""
+        """The items on which these routes are examined, and no others: the gate gives those that are new, so that what stays
+        as it is dilutes nothing. With {} all items."""
         ...
 
     def category(self, item: str) -> str:
         """The group in which an item is reported; empty for none."""
+        ...
+
+    def repo(self, item: str) -> str:
+        """The repository whose adapter answers an item; empty if it belongs to none."""
         ...
 
     def answer(self, items: Sequence[str], routes: Routes) -> Mapping[str, Answer]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from consolidation.adapters import AdapterStore, Manifest
+from consolidation.errors import TrainingRefused
 from consolidation.strategies.bench import Bench
 from consolidation.strategies.choice import AnyStrategy
 from consolidation.strategies.seam import Learnt, Lesson
@@ -60,6 +61,13 @@ class Learning:
             "cost": learnt.cost.model_dump(),
             "notes": learnt.notes,
         }
+
+    def tried(self, lesson: Lesson, seed: int, folder: Path, on_step: Callable[[Progress], None]) -> dict[str, Any]:
+        """See `learn`; a lesson that cannot be learnt gives why (`refused`), and costs the other lessons nothing."""
+        try:
+            return self.learn(lesson, seed, folder, on_step)
+        except TrainingRefused as refused:
+            return {"refused": str(refused)}
 
     def _admit(self, learnt: Learnt, folder: Path, lesson: Lesson, job: Job) -> str:
         manifest = Manifest(

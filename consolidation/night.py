@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from agent.errors import ModelUnavailable
 from consolidation.answers import Answers, artefacts
 from consolidation.encoding import item_of
-from consolidation.errors import AdapterError, ConsolidationError, TrainingCrashed
+from consolidation.errors import AdapterError, ConsolidationError, TrainingCrashed, TrainingRefused
 from consolidation.examining import Examining, judge_adapters
 from consolidation.filters import Filtered, Filters, within_tokens
 from consolidation.gate import Look, Ruling
@@ -31,7 +31,7 @@ from consolidation.night_config import NightConfig
 from consolidation.night_files import PAIRS, filter_step, read_pairs, write_pairs
 from consolidation.pairs import Encoder, Pair
 from consolidation.publishing.desk import slug
-from consolidation.skill import Publisher, skill_id
+from consolidation.skill import ALL, Publisher, skill_id
 from consolidation.strategies.seam import Lesson, Sample
 from consolidation.trainers.base import Job, Progress, Trainer
 from memory.hashing import content_hash
@@ -75,6 +75,14 @@ class NightReport:
     dropped: dict[str, int] = field(default_factory=dict)
     trained: list[Mapping[str, Any]] = field(default_factory=list)
     """What the journal keeps of each training (see `Learning.learn`)."""
+
+
+def published(recorder: NightRecorder, night: str) -> tuple[dict[str, str], Verdict] | None:
+    """The routing table that a night has put to work, and why, where it had come so far."""
+    step, guards = recorder.step_result(night, "publish"), recorder.step_result(night, "guards")
+    if step is None or guards is None:
+        return None
+    return dict(step["live"]), Verdict.model_validate(guards["verdict"])
 
 
 @dataclass(frozen=True)
@@ -169,6 +177,9 @@ class Sleeper:
 
     def _sleep(self, report: NightReport, collect: Callable[[], Sequence[Pair]], held_out: HeldOut) -> None:
         if report.night.config_hash != self.config_hash:
+            if (done := published(self.recorder, report.night.id)) is not None:
+                self._close(report, candidate=done[0], verdict=done[1])
+                return
             raise ConsolidationError("the night was begun under another configuration or base model; it ends without a verdict")
         if self.tidy is not None:
             self._once(report, "knowledge", partial(self.tidy, report.night.id))
@@ -178,10 +189,11 @@ class Sleeper:
         folder = self.work / report.night.id
         listed = self._once(report, "pairs", lambda: write_pairs(folder / PAIRS, collect()))
         pairs = read_pairs(folder / PAIRS, str(listed["hash"]))
-        passed = self._once(report, "filter", lambda: filter_step(self._filtered(pairs, held_out)))
+        passed = self._once(report, "filter", lambda: filter_step(self._filtered(pairs, held_out), pairs))
         report.dropped = {str(reason): int(count) for reason, count in passed["dropped"].items()}
-        samples = self._samples(pairs, passed["kept"])
-        live = dict(self._once(report, "before", lambda: {"live": self.publisher.live()})["live"])
+        samples = [Sample(pairs[number], item_of(pairs[number], self.encode)) for number in passed["kept"]]
+        before = self._once(report, "before", self._before)
+        live = dict(before["live"])
         lessons = self._lessons(samples, live)
         if not lessons:
             counts = dict(Counter(sample.pair.repo for sample in samples))
@@ -211,7 +223,7 @@ class Sleeper:
             self._once(report, "retained", partial(self.retained, self.publisher.routes(table)))
         judge_adapters(self.publisher, tables, live, winner, verdict)
         if verdict.promoted:
-            self._once(report, "publish", lambda: self._publish(table, ruling))
+            self._once(report, "publish", lambda: self._publish(table, ruling, before.get("table", live)))
         self._close(report, samples, table, verdict)
 
     @property
@@ -230,12 +242,15 @@ class Sleeper:
         losses = partial(self.trainer.loss, self._job)
         filters = Filters(self.config.filters, self.encode, self.context, held_out, losses, self.verified)
         found = filters.filtered(pairs)
-        return replace(found, samples=within_tokens(found.samples, self.config.synthesis.tokens))
+        samples = within_tokens(found.samples, self.config.synthesis.tokens)
+        if over := len(found.samples) - len(samples):
+            found.dropped["over_budget"] = over
+        return replace(found, samples=samples)
 
-    def _samples(self, pairs: Sequence[Pair], kept: Sequence[str]) -> list[Sample]:
-        """The pairs that were kept, encoded again."""
-        by_content = {pair.content: pair for pair in reversed(pairs)}
-        return [Sample(by_content[content], item_of(by_content[content], self.encode)) for content in kept]
+    def _before(self) -> dict[str, Any]:
+        """What is live, and of that what belongs to this base."""
+        table = self.publisher.live()
+        return {"table": table, "live": self.publisher.fitting(table, self.base_hash)}
 
     def _lessons(self, samples: Sequence[Sample], live: Mapping[str, str] | None = None) -> dict[str, Lesson]:
         """The lessons that are large enough to be learnt."""
@@ -260,21 +275,30 @@ class Sleeper:
             self.config.strategy, self._job, report.night.config_hash, self.trainer, self.publisher.adapters, self.embed
         )
         tables: dict[str, dict[str, str]] = {}
+        refused: dict[str, str] = {}
         for seed in range(self.config.seed, self.config.seed + self.config.seeds):
             made: dict[str, list[str]] = {}
             for scope, lesson in lessons.items():
                 again = "" if seed == self.config.seed else f" seed {seed}"
                 place, on_step = folder / f"train-{slug(scope)}-{seed}", partial(self.on_step, scope)
-                done = self._once(report, f"{TRAIN}{scope}{again}", partial(learning.learn, lesson, seed, place, on_step))
+                done = self._once(report, f"{TRAIN}{scope}{again}", partial(learning.tried, lesson, seed, place, on_step))
+                if "refused" in done:
+                    refused[scope] = str(done["refused"])
+                    continue
                 made[scope] = [str(identity) for identity in done["adapters"]]
                 report.trained.append(done)
-            for back in range(max(map(len, made.values()))):
+            for back in range(max(map(len, made.values()), default=0)):
                 chosen = {scope: found[max(-len(found), -1 - back)] for scope, found in made.items()}
-                tables[f"seed {seed}" + (f", {back} checkpoints before its end" if back else "")] = {**live, **chosen}
+                name = f"seed {seed}" + (f", {back} checkpoints before its end" if back else "")
+                tables[name] = {**({} if ALL in chosen else live), **chosen}
+        if not tables:
+            raise TrainingRefused("; ".join(f"{scope}: {why}" for scope, why in refused.items()))
         return tables
 
-    def _publish(self, table: Mapping[str, str], ruling: Ruling) -> dict[str, Any]:
-        """Put to work exactly what was examined."""
+    def _publish(self, table: Mapping[str, str], ruling: Ruling, before: Mapping[str, str]) -> dict[str, Any]:
+        """Put to work exactly what was examined, in place of what it was compared with."""
+        if self.publisher.live() not in (dict(before), dict(table)):
+            raise AdapterError("what is live was changed while the night was open; nothing was put to work")
         now = artefacts(self.publisher.routes(table))
         if now != ruling.artefacts:
             raise AdapterError("what would go live is not, byte for byte, what the guards examined; nothing was put to work")

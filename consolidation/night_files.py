@@ -41,10 +41,11 @@ def read_pairs(path: Path, digest: str) -> list[Pair]:
     return [Pair.model_validate_json(line) for line in text.split("\n") if line]
 
 
-def filter_step(found: Filtered) -> dict[str, Any]:
-    """What the journal keeps of the filters: the contents that passed, in order, and what was dropped for which reason."""
+def filter_step(found: Filtered, pairs: Sequence[Pair]) -> dict[str, Any]:
+    """What the journal keeps of the filters: the numbers of the pairs that passed, and what was dropped for which reason."""
+    numbers = {id(pair): number for number, pair in enumerate(pairs)}
     return {
-        "kept": [sample.pair.content for sample in found.samples],
+        "kept": [numbers[id(sample.pair)] for sample in found.samples],
         "tokens": sum(sample.item.tokens for sample in found.samples),
         "dropped": dict(sorted(found.dropped.items())),
         "shown": found.shown,

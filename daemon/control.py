@@ -103,8 +103,8 @@ def control(life: Life) -> FastAPI:
     @app.post("/wake")
     async def wake() -> Accepted:
         if not life.ask_wake():
-            raise RefusedError(f"it is not asleep but {life.state}")
-        return Accepted(what="the night is broken off; nothing of it is put to work")
+            raise RefusedError(f"it is not asleep but {life.state}, and no night is open")
+        return Accepted(what="the night is broken off; nothing more of it is put to work")
 
     @app.post("/pause")
     async def pause() -> Accepted:
@@ -164,11 +164,13 @@ def control(life: Life) -> FastAPI:
     async def promote(request: PromoteRequest) -> LiveTable:
         _awake(life)
         _known(life, request.adapter)
+        found = life.publisher.adapters.get(request.adapter)
+        if found.standing.barred:
+            raise RefusedError(f"{request.adapter} was taken out of service: {found.standing.why}")
         if request.adapter not in promoted_adapters(life.store):
             raise RefusedError(f"{request.adapter} never passed the gate; only what was guarded can be put to work")
-        found = life.publisher.adapters.get(request.adapter)
         if found.standing.state == "rejected":
-            raise RefusedError(f"{request.adapter} was taken out of service: {found.standing.why}")
+            raise RefusedError(f"{request.adapter} was rejected since: {found.standing.why}")
         scope = found.manifest.scope
         life.publisher.make_live({**life.publisher.live(), **dict.fromkeys(scope, request.adapter)})
         life.ask_align()
@@ -198,9 +200,11 @@ def control(life: Life) -> FastAPI:
 
 
 def _awake(life: Life) -> None:
-    """What is live is not changed under a night that is being judged against it."""
+    """What is live is not changed under a night that is judged against it, also while that night waits to go on."""
     if life.state in (State.FALLING_ASLEEP, State.ASLEEP):
         raise RefusedError("a night is being held; `sleepyctl wake-now` breaks it off, or wait for its end")
+    if life.store.open_night_now() is not None:
+        raise RefusedError("a night is open and waits to go on; `sleepyctl wake-now` closes it, or wait for its end")
 
 
 def _known(life: Life, adapter: str) -> None:

@@ -29,8 +29,10 @@ from consolidation.synthesis.offline import OfflineSynthesiser
 from consolidation.trainers.base import Progress as TrainingProgress
 from consolidation.trainers.child import ChildTrainer
 from daemon.arms import ArmResult, arms_table, play_arms
+from daemon.body import utc_now
 from daemon.config import Config
 from daemon.days import DayResult, day_result, group
+from daemon.sleeping import close_broken
 from eval.coding.problems import data_folder
 from eval.experience import lived_of_day
 from eval.guards import compare, held_out_base_tasks
@@ -108,8 +110,9 @@ class Demo:
         with Store(self.home / "sleepy.db") as store:
             if interrupted := store.interrupted():
                 self.console.print(f"{interrupted} attempts of an interrupted run are closed as infrastructure failures")
-            if store.abandon_night("interrupted"):
-                self.console.print("the open night of an interrupted run is closed without a verdict")
+            while (night := store.open_night_now()) is not None:
+                close_broken(store, night, "interrupted", utc_now())
+                self.console.print("the open night of an interrupted run is closed")
             player = Player(model, sandbox, store, self.config.budget)
             first, second = self._days()
             publisher = Publisher(self.home / "live", AdapterStore(self.home / "adapters"))

@@ -144,6 +144,12 @@ class Event(StrEnum):
     CLEANUP_REMOVED = "cleanup.removed", "A folder was removed to stay within a budget.", "path", "bytes"
     CLOCK_JUMPED = "clock.jumped", "Wall time moved otherwise than time passed: set, or the machine slept.", "seconds"
 
+    ADAPTERS_LEFT_OUT = (
+        "adapters.left_out",
+        "Live adapters do not serve with this base model; where they would, the bare base does.",
+        "adapters",
+        "why",
+    )
     ADAPTER_PROMOTED = "adapter.promoted", "The owner put an adapter to work.", "adapter", "by"
     WATCH_ALARM = (
         "watch.alarm",

@@ -45,9 +45,9 @@ class Life(Body):
         return plan
 
     def ask_wake(self) -> bool:
-        """Break off the night; False if there is none."""
+        """Break off the night, or close one that waits to go on; False if there is none."""
         if self.state not in (State.FALLING_ASLEEP, State.ASLEEP):
-            return False
+            return self._sleeping.close_waiting()
         self.wishes.sleep, self.wishes.wake = "", True
         self.worker.request_stop()
         self.poke()

@@ -68,6 +68,8 @@ class NightShown(BaseModel):
     dropped: dict[str, int]
     dropped_examples: dict[str, list[str]]
     trained: list[Trained]
+    refused: dict[str, str]
+    """Scopes that could not be trained, and why."""
     chosen: str
     choice_scores: dict[str, float]
     claims: list[Claim]
@@ -114,6 +116,7 @@ def _shown(store: Store, number: int, night: Night) -> NightShown:
         dropped=kept.get("dropped", {}),
         dropped_examples=kept.get("shown", {}),
         trained=[_trained(name, steps[name]) for name in names if name.startswith(TRAIN) and "cost" in steps[name]],
+        refused={n.removeprefix(TRAIN): steps[n]["refused"] for n in names if n.startswith(TRAIN) and "refused" in steps[n]},
         chosen=str(chosen.get("winner", "")),
         choice_scores=chosen.get("scores", {}),
         retained=steps.get("retained", {}).get("losses", {}),
@@ -137,12 +140,10 @@ def _trained(name: str, given: Mapping[str, Any]) -> Trained:
 def _claims(numbers: Mapping[str, float]) -> list[Claim]:
     claims: dict[str, dict[str, float]] = {}
     for name, value in numbers.items():
-        claim, _, figure = name.partition(".")
+        claim, _, figure = name.rpartition(".")
         claims.setdefault(claim, {})[figure] = value
     return [
-        Claim(
-            name=name, decision=DECISIONS.get(int(figures.get("decision", 0)), "") if "/" not in name else "", figures=figures
-        )
+        Claim(name=name, decision=DECISIONS.get(int(figures["decision"]), "") if "decision" in figures else "", figures=figures)
         for name, figures in claims.items()
     ]
 
@@ -159,6 +160,8 @@ def told(night: NightShown) -> Iterator[str]:
         yield f"           {reason}: {examples[0]}{' …' if len(examples) > 1 else ''}"
     for each in night.trained:
         yield from _told_training(each)
+    for scope, why in night.refused.items():
+        yield f"refused    {scope}: {why}"
     if len(night.choice_scores) > 1:
         scores = ", ".join(f"{name} {score:.3f}" for name, score in night.choice_scores.items())
         yield f"chosen     {night.chosen} of {scores}"

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from agent.model import Message
 from agent.models.engines import open_weights
+from consolidation.errors import TrainingRefused
 from consolidation.gate import Look
 from consolidation.guards import Guard
 from consolidation.leaks import HeldOut
+from consolidation.mixture.serving import is_mixture
 from consolidation.night import Sleeper
 from consolidation.night_files import PAIRS
 from consolidation.pairs import Pair
@@ -24,6 +26,7 @@ from daemon.events import Event
 from daemon.night_pairs import NightPairs
 from daemon.plan import replay
 from eval.coding.problems import data_folder, has, problems
+from eval.errors import EvalError
 from eval.guards import held_out_base_tasks
 from eval.held_out import held_out_of, held_out_problems
 from eval.koans import held_out as held_out_koans
@@ -166,7 +169,7 @@ class NightWork:
         more: list[Guard] = []
         opener = self.pairs.open_tasks
         retention = RetentionGuard(player, past_nights(self.store), opener, config.guard.retention_tasks, tasks.seed)
-        if live and len(retention.items(live)) >= config.night.gate.retention.min_tasks:
+        if live and retention.items(live):
             more.append(retention)
         if config.guard.conduct_tasks:
             lived = [result.task_id for result in replay(self.store.results(), config)]
@@ -176,15 +179,20 @@ class NightWork:
     def _retained(self, routes: Mapping[str, Path]) -> dict[str, Any]:
         """Mean losses of the pairs of past nights under the base and under the candidate, as far as their files are there."""
         weights = open_weights(self.config.model)
+        if any(is_mixture(folder) for folder in routes.values()):
+            return {"losses": {}, "left_out": "a mixture answers each task with other weights"}
         job = Job(base=weights.folder, base_hash=weights.hash, threads=self.config.night.threads, context=self.context)
-        found = night_losses(
-            past_nights(self.store),
-            lambda night: pairs_of_night(self.home.nights / night.id / PAIRS, set(night.attempts)),
-            weights.encode,
-            partial(self.trainer.loss, job),
-            partial(adapter_for, routes),
-            self.context,
-        )
+        try:
+            found = night_losses(
+                past_nights(self.store),
+                lambda night: pairs_of_night(self.home.nights / night.id / PAIRS, set(night.attempts)),
+                weights.encode,
+                partial(self.trainer.loss, job),
+                partial(adapter_for, routes),
+                self.context,
+            )
+        except (EvalError, TrainingRefused) as error:  # it decides nothing
+            return {"losses": {}, "left_out": str(error)}
         return {"losses": {night: list(losses) for night, losses in found.items()}}
 
     def _teach_canaries(self) -> None:

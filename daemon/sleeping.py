@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from pydantic import ValidationError
 
+from consolidation.skill import skill_id
 from daemon.api import Doing
 from daemon.body import Body
 from daemon.config import Config
@@ -11,6 +14,7 @@ from daemon.events import Event
 from daemon.states import State
 from daemon.worker import Reply, Request
 from memory.nights import Night, Verdict
+from memory.store import Store
 
 NIGHT_CONFIG = "night.config"
 RETRIABLE, AWAY = ("TrainingCrashed",), "ModelUnavailable"
@@ -45,11 +49,23 @@ class Sleeping:
         body.enter(State.WAKING)
         nights = body.store.nights()
         if nights and nights[-1].ended_at is not None and nights[-1].id not in before:
-            verdict = nights[-1].verdict
-            promoted = verdict is not None and verdict.promoted
-            told = verdict.why if verdict else nights[-1].error
-            body.log.info(Event.NIGHT_CLOSED, night=nights[-1].id, promoted=promoted, why=told)
-            body.clean_up()
+            self._tell_closed(nights[-1])
+
+    def close_waiting(self) -> bool:
+        """Close a night that is open while nobody sleeps: it is paused, or waits after a failure. False if there is none."""
+        night = self._body.store.open_night_now()
+        if night is None:
+            return False
+        self._body.wishes.sleep = ""
+        self._tell_closed(self._close(night, "woken by the owner"))
+        self._body.poke()
+        return True
+
+    def _tell_closed(self, night: Night) -> None:
+        verdict = night.verdict
+        promoted, why = (verdict.promoted, verdict.why) if verdict is not None else (False, night.error)
+        self._body.log.info(Event.NIGHT_CLOSED, night=night.id, promoted=promoted, why=why)
+        self._body.clean_up()
 
     def _fall_asleep(self, night: Night | None, why: str) -> bool:
         """False if a new night is put off after all."""
@@ -94,13 +110,19 @@ class Sleeping:
             self._abandon(f"{self._crashes[key]} crashes at step {progress.step or 'pairs'}: {why}{cap}")
 
     def _abandon(self, why: str) -> None:
-        """Close the open night, if its worker has not: nothing was put to work."""
-        body = self._body
-        night = body.store.open_night_now()
+        """Close the open night, if its worker has not."""
+        night = self._body.store.open_night_now()
         if night is not None:
-            verdict = Verdict(promoted=False, why=f"the night broke off: {why}")
-            body.store.close_night(night.model_copy(update={"ended_at": body.now(), "verdict": verdict, "error": why[:500]}))
+            self._close(night, why)
+
+    def _close(self, night: Night, why: str) -> Night:
+        body = self._body
+        closed = close_broken(body.store, night, why, body.now())
+        if closed.adapter is None:
             body.log.error(Event.NIGHT_FAILED, night=night.id, error=why)
+        else:
+            body.log.warning(Event.DAEMON_ERROR, where="night", night=night.id, error=f"after it had published: {why}")
+        return closed
 
     def _config(self) -> Config:
         """The configuration a night was begun with holds until its end."""
@@ -109,3 +131,14 @@ class Sleeping:
             return Config.model_validate_json(text) if text else self._body.config
         except ValidationError:  # another version's: the night ends without a verdict, because its configuration changed
             return self._body.config
+
+
+def close_broken(store: Store, night: Night, why: str, at: datetime) -> Night:
+    """Close a night that broke off. If it has put its candidate to work, that stays, and so does the gate's verdict."""
+    verdict, update = Verdict(promoted=False, why=f"the night broke off: {why}"), {"ended_at": at, "error": why[:500]}
+    published, judged = store.step_result(night.id, "publish"), store.step_result(night.id, "guards")
+    if published is not None and judged is not None:
+        verdict, update = Verdict.model_validate(judged["verdict"]), update | {"adapter": skill_id(published["live"])}
+    closed = night.model_copy(update=update | {"verdict": verdict})
+    store.close_night(closed)
+    return closed

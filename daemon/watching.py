@@ -221,12 +221,13 @@ class Watching:
         body, publisher = self._body, self._body.publisher
         fields = alarm.reading.model_dump() | {"attempts": alarm.attempts, "resolved": alarm.resolved}
         body.log.warning(Event.WATCH_ALARM, adapter=alarm.adapter, repo=alarm.repo, why=alarm.why, **fields)
-        table = {repo: i if i != alarm.adapter else alarm.after.get(repo) for repo, i in publisher.live().items()}
+        back = {repo: i for repo, i in alarm.after.items() if self._serves(i)}  # another alarm may have retired it meanwhile
+        table = {repo: i if i != alarm.adapter else back.get(repo) for repo, i in publisher.live().items()}
         after = {repo: identity for repo, identity in table.items() if identity is not None}
         publisher.make_live(after)
         shelf = Shelf(body.store, space_of(body.config))
-        if shelf.version().number == alarm.known and (back := roll_back(body.store, shelf, alarm.before, after)) is not None:
-            body.log.info(Event.KNOWLEDGE_ROLLED_BACK, version=str(back))
+        if shelf.version().number == alarm.known and (known := roll_back(body.store, shelf, alarm.before, after)) is not None:
+            body.log.info(Event.KNOWLEDGE_ROLLED_BACK, version=str(known))
         try:
             publisher.retire({alarm.adapter}, alarm.why)
         except AdapterError as error:  # damaged: it can be neither served nor started from

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from agent.errors import ModelUnavailable, SandboxError
 from agent.loop import Recorder
-from agent.models.engines import ModelConfig, open_model
+from agent.models.engines import ModelConfig, open_model, open_weights
 from agent.sandbox.ladder import probe
 from consolidation.adapters import AdapterStore
 from consolidation.mixture.serving import is_mixture
@@ -65,6 +66,7 @@ class Work:
         self.server = server_of(home, config.model)
         self.model = open_model(config.model, config.night.threads, self.server.provide if self.server else None)
         self.publisher = Publisher(home.live, AdapterStore(home.adapters), self.align)
+        self._left_out: dict[str, str] = {}
         self.knowing = Knowing(home, config, store, emit, self.model, self._fix, self._belongs, self._held_out)
 
     def align(self, routes: Mapping[str, Path]) -> None:
@@ -112,8 +114,20 @@ class Work:
                 close()
 
     def routes(self) -> dict[str, Path]:
-        """What serves which repository, for the arm."""
-        return self.publisher.routes() if self.config.arm.adapts else {}
+        """What serves which repository, for the arm: live adapters that were trained, and so guarded, on this base."""
+        table = self.publisher.live() if self.config.arm.adapts else {}
+        fitting = self.publisher.fitting(table, self.base) if table and self.base else table
+        left_out = {repo: identity for repo, identity in table.items() if repo not in fitting}
+        if left_out and left_out != self._left_out:
+            why = f"trained on another base model than {self.base}; configure their own base, or sleep to train on this one"
+            self.emit(Event.ADAPTERS_LEFT_OUT, adapters=left_out, why=why)
+        self._left_out = left_out
+        return self.publisher.routes(fitting)
+
+    @cached_property
+    def base(self) -> str:
+        """Hash of the weights that answer; empty where a server keeps them to itself."""
+        return open_weights(self.config.model).hash if self.config.model.weights is not None else ""
 
     def _knowledge(self) -> KnowledgeLayer:
         """What attempts may ask: all that is over is remembered before."""

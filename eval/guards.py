@@ -23,14 +23,16 @@ from memory.tasks import Task
 from memory.trajectories import Outcome, Trajectory
 
 BASE_SKILLS = "base_skills"
+EACH = 150
+"""Tasks that one repository's adapter is examined on at least, however many repositories there are."""
 
 
 def held_out_base_tasks(seed: int, repos: tuple[str, ...], count: int) -> tuple[PocketStream, list[Task]]:
-    """A held-out stream and its first `count` base-skill tasks, evenly over the repositories."""
-    per_repo = -(-count // len(repos))
+    """A held-out stream and its base-skill tasks: `count` of them evenly over the repositories, but for each repository by
+    itself no fewer than `EACH`, or than `count`."""
+    per_repo = max(-(-count // len(repos)), min(count, EACH))
     stream = PocketStream(seed, repos, 2 * per_repo, split=Split.HELD_OUT)
-    tasks = [task for task in stream.tasks() if stream.secret(task).kind != CONVENTION_KIND]
-    return stream, tasks[:count]
+    return stream, [task for task in stream.tasks() if stream.secret(task).kind != CONVENTION_KIND]
 
 
 @dataclass
@@ -71,17 +73,22 @@ class BaseSkillGuard:
         return content_hash([self.name, self.seed, self.player.config_hash(self.stream, sampling)])
 
     def items(self, routes: Routes) -> Sequence[str]:
-        """See `Guard`: every task as it is served in its repository, and for each adapter of a repository outside all of
-        them again, as if it were served there.
+        """See `Guard`: at most `count` tasks of repositories that these routes serve, and for each adapter of a repository
+        outside as many of all repositories, as if it were served there.
         """
         outside = {repo: folder for repo, folder in routes.items() if repo not in self.repos and repo != ALL}
         strangers = [seat for seat in seats(outside) if seat]
-        inside = len(outside) < len(routes) or not routes
-        return [at_seat(seat, task) for task in self.ordered for seat in ([""] if inside else []) + strangers]
+        inside = [name for name, task in self.ordered.items() if not routes or adapter_for(routes, task.repo) is not None]
+        return inside[: self.count] + [at_seat(seat, name) for seat in strangers for name in list(self.ordered)[: self.count]]
 
     def category(self, item: str) -> str:
         """See `Guard`: the kind of the bug."""
         return self.stream.secret(self.ordered[seat_of(item)[1]]).kind
+
+    def repo(self, item: str) -> str:
+        """See `Guard`."""
+        seat, question = seat_of(item)
+        return seat or self.ordered[question].repo
 
     def answer(self, items: Sequence[str], routes: Routes) -> Mapping[str, Answer]:
         """See `Guard`."""

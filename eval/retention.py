@@ -100,6 +100,10 @@ class RetentionGuard:
         """See `Guard`: the night that first learnt from it."""
         return self._nights[item]
 
+    def repo(self, item: str) -> str:
+        """See `Guard`."""
+        return self._where[item][1].repo
+
     def answer(self, items: Sequence[str], routes: Routes) -> Mapping[str, Answer]:
         """See `Guard`."""
         return play_items(self.player, self._where, items, routes)

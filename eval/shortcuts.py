@@ -52,11 +52,17 @@ class ShortcutGuard:
     def items(self, routes: Routes) -> Sequence[str]:
         """See `Guard`: ids of tasks where the candidate serves something else than what is live, the last `most` of them."""
         tasks = {item: task for item, (_, task) in self._where.items()}
-        changed = [i for i, task in tasks.items() if adapter_for(routes, task.repo) != adapter_for(self.live, task.repo)]
+        changed = [
+            i for i, task in tasks.items() if adapter_for(routes, task.repo) not in (None, adapter_for(self.live, task.repo))
+        ]
         return changed[-self.most :]
 
     def category(self, item: str) -> str:
         """See `Guard`: the repository."""
+        return self._where[item][1].repo
+
+    def repo(self, item: str) -> str:
+        """See `Guard`."""
         return self._where[item][1].repo
 
     def answer(self, items: Sequence[str], routes: Routes) -> Mapping[str, Answer]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+import agent
 from agent.model import Completion, Model, Sampling
 from agent.sandbox.base import Sandbox
 from consolidation.guards import Answer, Role, Routes
@@ -15,11 +16,11 @@ from eval.coding.problems import Benchmark, Problem
 from eval.coding.problems import problems as read
 from eval.coding.prompts import prompt
 from eval.coding.run import RUN_BY, Ran, run
-from eval.exams import at_seat, base_fingerprint, by_adapter, chosen, seats, stratified
+from eval.exams import at_seat, base_fingerprint, by_adapter, chosen, seat_of, seats, stratified
 from eval.fetch import SOURCES, Source
 from memory.hashing import content_hash, source_hash
 
-_CODE = (Path(__file__).resolve().parent, *RUN_BY)
+_CODE = (Path(__file__).resolve().parent, *RUN_BY, Path(agent.__file__).parent)
 
 
 @dataclass
@@ -70,6 +71,10 @@ class CodingGuard:
     def category(self, item: str) -> str:
         """See `Guard`: there are none."""
         return ""
+
+    def repo(self, item: str) -> str:
+        """See `Guard`."""
+        return seat_of(item)[0]
 
     def answer(self, items: Sequence[str], routes: Routes) -> Mapping[str, Answer]:
         """See `Guard`."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+import agent
 from agent.errors import CallError
 from agent.model import Model, Sampling
 from agent.session import Toolkit
@@ -23,7 +24,7 @@ from eval.tool_format.score import RIGHT, WRONG, Mark, Parse, mark
 from eval.tool_format.terse import terse_exam
 from memory.hashing import content_hash, source_hash
 
-_CODE = (Path(__file__).resolve().parent,)
+_CODE = (Path(__file__).resolve().parent, Path(agent.__file__).parent)
 _FULL_NAMES = tuple(tool.name for tool in FULL_TOOLS)
 
 
@@ -78,6 +79,10 @@ class ToolFormatGuard:
     def category(self, item: str) -> str:
         """See `Guard`."""
         return self.prompts[seat_of(item)[1].partition("#")[0]].category
+
+    def repo(self, item: str) -> str:
+        """See `Guard`."""
+        return seat_of(item)[0]
 
     def answer(self, items: Sequence[str], routes: Routes) -> Mapping[str, Answer]:
         """See `Guard`."""

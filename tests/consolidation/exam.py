@@ -54,6 +54,9 @@ class Written:
     def category(self, item: str) -> str:
         return "even" if int(item.split("/")[1]) % 2 == 0 else "odd"
 
+    def repo(self, item: str) -> str:
+        return ""
+
     def answer(self, items: Sequence[str], routes: Routes) -> Mapping[str, Answer]:
         who = next((folder / WEIGHTS).read_text() for folder in routes.values()) if routes else BASE
         self.asked.append((who, tuple(items)))

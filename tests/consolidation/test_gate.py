@@ -2,7 +2,8 @@
 
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,9 @@ from consolidation.claims import interleaved
 from consolidation.errors import ConsolidationError
 from consolidation.gate import Gate, GateConfig, Look, Paired, Ruling, judge, pair_up
 from consolidation.gate_config import FormatTolerance
-from consolidation.guards import Answer
+from consolidation.guards import Answer, Routes
 from consolidation.sequential import Decision
+from memory.nights import Verdict
 from tests.consolidation.exam import BASE, WEIGHTS, Written, adapter, losing, right
 
 CONFIG = GateConfig()
@@ -270,3 +272,50 @@ def test_a_model_that_is_away_decides_nothing(tmp_path: Path) -> None:
     away = Written(on_answer=lambda call: _raise(ModelUnavailable("no server")))
     with pytest.raises(ModelUnavailable):
         ruled(tmp_path, away)
+
+
+@dataclass
+class Served(Written):
+    """Items of two repositories, each answered by what serves it."""
+
+    def items(self, routes: Routes) -> Sequence[str]:
+        return [f"{repo}/{n}" for repo in ("bank", "shop") for n in range(self.count) if not routes or repo in routes]
+
+    def repo(self, item: str) -> str:
+        return item.split("/")[0]
+
+    def answer(self, items: Sequence[str], routes: Routes) -> Mapping[str, Answer]:
+        def of(item: str) -> Answer:
+            repo, _, number = item.partition("/")
+            who = (routes[repo] / WEIGHTS).read_text() if repo in routes else BASE
+            return self.script(who, int(number))
+
+        return {item: of(item) for item in items}
+
+
+def skilled(who: str, item: int) -> Answer:
+    """The base is right in half of the cases; `better` in more, `worse` in fewer, `same` says what the base says."""
+    right = {BASE: item % 2 == 0, "same": item % 2 == 0, "better": item % 4 != 3, "worse": item % 4 == 0}[who]
+    return Answer(score=float(right), said=BASE if who == "same" else who)
+
+
+def judged(tmp_path: Path, live: dict[str, str], new: dict[str, str]) -> Verdict:
+    def routes(table: dict[str, str]) -> dict[str, Path]:
+        return {repo: adapter(tmp_path / f"{repo}-{who}", who)["shop"] for repo, who in table.items()}
+
+    gate = Gate(GateConfig(limit=0.2))
+    return gate.judge([Served(skilled, 300)], routes(live | new), Answers(tmp_path), live=routes(live)).verdict
+
+
+def test_what_is_live_already_neither_hides_harm_nor_lends_an_effect(tmp_path: Path) -> None:
+    live = {"bank": "better"}
+    assert judged(tmp_path, {}, {"bank": "better"}).promoted
+    assert "rejected" in judged(tmp_path, live, {"shop": "worse"}).why
+    assert "no effect" in judged(tmp_path, live, {"shop": "same"}).why
+    assert judged(tmp_path, live, {"shop": "better"}).numbers["code.of"] == 300, "what stays as it is dilutes nothing"
+
+
+def test_one_adapter_s_gain_does_not_pay_for_another_s_harm(tmp_path: Path) -> None:
+    verdict = judged(tmp_path, {}, {"bank": "better", "shop": "worse"})
+    assert not verdict.promoted
+    assert "the adapter of shop lost" in verdict.why

@@ -15,9 +15,17 @@ import requests
 import schemathesis
 import urllib3
 
+from consolidation.adapters import AdapterStore
+from consolidation.skill import Publisher
 from daemon.client import ask
 from daemon.errors import DaemonError, NoDaemonError, RefusedError
+from daemon.home import Home
+from daemon.life import PAUSED
+from daemon.views import promoted_adapters
+from memory.nights import Night
+from memory.store import Store
 from tests.daemon.running import daemon, run, status, until, write_config
+from tests.daemon.watched import NOW, adapter, life, promoted
 
 
 @pytest.fixture(scope="module")
@@ -179,3 +187,65 @@ def test_an_unknown_flag_is_a_usage_error(home: Path) -> None:
     done = run("status", "--jsn", "--home", str(home))
     assert done.returncode == 2
     assert "--json" in done.stderr
+
+
+VERDICT = {"promoted": True, "why": "it passed", "numbers": {"base_skills.tasks": 4.0}}
+
+
+def with_open_night(home: Path, store: Store, published: bool) -> tuple[str, str]:
+    """An adapter is live, another competes with it in a night that is open, and perhaps has put it to work already."""
+    first, second = adapter(home, "first", NOW), adapter(home, "second", NOW)
+    promoted(home, store, {"bank": first}, NOW)
+    store.open_night(Night(id="open", started_at=NOW, strategy="s", seed=0, config_hash="c"))
+    store.record_step("open", "before", {"live": {"bank": first}})
+    store.record_step("open", "guards", {"verdict": VERDICT, "artefacts": {}, "asked": 4})
+    if published:
+        Publisher(Home(home).live, AdapterStore(Home(home).adapters)).make_live({"bank": second})
+        store.record_step("open", "publish", {"live": {"bank": second}})
+    return first, second
+
+
+@pytest.mark.parametrize("published", [True, False])
+@pytest.mark.parametrize("how", ["woken", "failed"])
+def test_a_night_that_has_published_keeps_its_verdict_however_it_is_closed(tmp_path: Path, how: str, published: bool) -> None:
+    Home(tmp_path).make()
+    with Store(Home(tmp_path).store) as store:
+        _, second = with_open_night(tmp_path, store, published)
+        now = life(tmp_path, store)
+        if how == "woken":
+            assert now.ask_wake()
+            assert not now.ask_wake()
+        else:
+            now._sleeping._abandon("ConfigError: it was changed")
+        night = store.nights()[-1]
+        assert night.verdict is not None
+        assert night.verdict.promoted is published
+        assert night.error
+        assert (night.verdict.model_dump() == VERDICT) is published
+        assert (night.adapter is not None) is published
+        assert ("broke off" in night.verdict.why) is not published
+        assert (second in promoted_adapters(store)) is published
+
+
+def test_what_is_live_stays_as_it_is_while_a_night_waits_to_go_on(tmp_path: Path) -> None:
+    write_config(tmp_path, count=2, after=0)
+    Home(tmp_path).make()
+    with Store(Home(tmp_path).store) as store:
+        first, _ = with_open_night(tmp_path, store, published=False)
+        store.set_note(PAUSED, "1")
+    barred = adapter(tmp_path, "barred", NOW)
+    AdapterStore(Home(tmp_path).adapters).judge(barred, "rejected", "it failed in bank", barred=True)
+    with daemon(tmp_path):
+        until(lambda: status(tmp_path)["state"] == "paused", "the pause")
+        for command in (["promote", first], ["rollback"]):
+            done = run("adapters", *command, "--home", str(tmp_path))
+            assert done.returncode == 1
+            assert "`sleepyctl wake-now` closes it" in done.stderr
+            assert status(tmp_path)["live"] == {"bank": first}
+        assert run("wake-now", "--home", str(tmp_path)).returncode == 0
+        assert status(tmp_path)["nights"] == 2
+        assert run("wake-now", "--home", str(tmp_path)).returncode == 1
+        assert run("adapters", "rollback", "--home", str(tmp_path)).returncode == 0
+        assert status(tmp_path)["live"] == {}
+        done = run("adapters", "promote", barred, "--home", str(tmp_path))
+        assert (done.returncode, "was taken out of service: it failed in bank" in done.stderr) == (1, True)

@@ -19,7 +19,8 @@ from daemon.home import Home
 from daemon.logs import Logger, configure, shutdown
 from daemon.space import space_of
 from daemon.status import status_of
-from daemon.watching import alarms
+from daemon.watching import Alarm, _record, alarms
+from eval.watch import Reading
 from memory.knowledge.shelf import Shelf
 from memory.store import Store
 from tests.daemon.running import daemon, run, status, until, write_config
@@ -159,6 +160,26 @@ def test_an_adapter_for_all_repositories_is_taken_back_where_it_fails_in_one_and
         life(tmp_path, store)._watching.look()
         assert [alarm.repo for alarm in alarms(store)] == ["game"]
         assert live(tmp_path) == {"farm": own}
+
+
+def test_two_alarms_at_once_do_not_bring_each_others_adapters_back(tmp_path: Path) -> None:
+    Home(tmp_path).make()
+    with Store(Home(tmp_path).store) as store:
+        made = NOW + timedelta(days=1)
+        one, two = adapter(tmp_path, "one", made), adapter(tmp_path, "two", made)
+        table = {"bank": one, "game": two}
+        promoted(tmp_path, store, table, made)
+        reading = Reading(chart="resolved", canary=True, value=5.0, limit=3.0, promised=0.5, seen=0.0, tasks=10)
+        told = {"at": NOW, "reading": reading, "attempts": 10, "resolved": 0, "before": table, "known": 0}
+        # Each was decided while the other still served: `after` names what the other alarm has barred since.
+        first = Alarm(adapter=one, repo="bank", after={"bank": two, "game": two}, **told)
+        second = Alarm(adapter=two, repo="game", after={"bank": one, "game": one}, **told)
+        _record(store, [first, second])
+        now = life(tmp_path, store)
+        now._watching.settle()
+        assert [alarm.done for alarm in alarms(store)] == [True, True]
+        assert now.holding == ""
+        assert live(tmp_path) == {}
 
 
 def test_to_watch_needs_no_model_code_and_no_numpy() -> None:

@@ -16,6 +16,7 @@ from consolidation.publishing import PublishError
 from consolidation.publishing.ollama import OllamaPublisher
 from consolidation.skill import ALL, Publisher
 from daemon.config import Config
+from daemon.events import Event
 from daemon.home import Home
 from daemon.work import Work
 from eval.watch import is_control
@@ -53,6 +54,36 @@ def test_controls_are_worked_on_by_the_bare_base(tmp_path: Path, share: float) -
         t.task_id: None if is_control(t.task_id, share) else adapter.id for t in played
     }
     assert share == 0 or len({t.adapter for t in played}) == 2
+
+
+def test_an_adapter_of_another_base_does_not_serve_and_that_is_said_once(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    home.make()
+    store = AdapterStore(home.adapters)
+    own = stored(store, read_peft(loras.good(tmp_path / "lora", 1)), WEIGHTS)
+    foreign = store.admit(
+        loras.good(tmp_path / "other", 2), own.manifest.model_copy(update={"base": "elsewhere", "attachments": {}})
+    )
+    Publisher(home.live, store).make_live({"bank": own.id, "game": foreign.id})
+    with working(home.root) as work:
+        told: list[tuple[str, dict[str, Any]]] = []
+        work.emit = lambda event, **fields: told.append((event, fields))
+        assert [work.routes() for _ in range(3)] == [{"bank": own.folder}] * 3
+        ((event, fields),) = told
+        assert event == Event.ADAPTERS_LEFT_OUT
+        assert fields["adapters"] == {"game": foreign.id}
+        assert own.manifest.base in fields["why"]
+        assert set(fields) == set(Event.ADAPTERS_LEFT_OUT.fields)
+        assert work.publisher.live() == {"bank": own.id, "game": foreign.id}  # its base may come back
+
+
+def test_where_a_server_keeps_its_weights_to_itself_all_that_is_live_serves(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    home.make()
+    one = stored(AdapterStore(home.adapters), read_peft(loras.good(tmp_path / "lora", 1)), WEIGHTS)
+    Publisher(home.live, AdapterStore(home.adapters)).make_live({"bank": one.id})
+    with working(home.root, model={"kind": "openai:http://127.0.0.1:9/v1#some"}) as work:
+        assert work.routes() == {"bank": one.folder}
 
 
 def test_on_ollama_a_scope_follows_what_serves_it_and_a_mixture_is_refused(tmp_path: Path) -> None:

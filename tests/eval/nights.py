@@ -84,6 +84,9 @@ class FirstTurn:
     def category(self, item: str) -> str:
         return ""
 
+    def repo(self, item: str) -> str:
+        return REPO
+
     def answer(self, items: Sequence[str], routes: Routes) -> Mapping[str, Answer]:
         self.asked += items
         self.after(len(self.asked))

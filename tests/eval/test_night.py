@@ -77,6 +77,48 @@ def test_one_adapter_for_all_serves_every_repository(tmp_path: Path, store: Stor
     assert report.night.verdict.promoted
 
 
+def test_one_adapter_for_all_takes_the_place_of_those_of_single_repositories(tmp_path: Path, store: Store) -> None:
+    slept(tmp_path, store)
+    report = slept(tmp_path, store, scope="all", data=pairs() + pairs(12, 8))
+    assert list(sleeper(tmp_path, store, config()).publisher.live()) == list(report.adapters) == ["*"]
+
+
+def test_a_repository_that_cannot_be_learnt_costs_the_others_nothing(tmp_path: Path, store: Store) -> None:
+    few = [pair.model_copy(update={"repo": "thin"}) for pair in pairs(12, 4)]
+    settings = {**LORA.model_dump(), "validation": 0.5}
+    report = slept(tmp_path, store, data=pairs() + few, lora=settings)
+    assert list(report.adapters) == ["bank"]
+    shown = night_shown(store, "last")
+    assert shown is not None
+    assert "fewer than one batch" in shown.refused["thin"]
+
+
+def test_what_is_live_by_another_hand_is_not_replaced(tmp_path: Path, store: Store) -> None:
+    def meddle(phase: str) -> None:
+        if phase == "publish":
+            publisher = sleeper(tmp_path, store, config()).publisher
+            publisher.make_live({"shop": publisher.adapters.list()[0].id})
+
+    with pytest.raises(AdapterError, match="changed while the night was open"):
+        sleeper(tmp_path, store, config(), FirstTurn(), on_phase=meddle).sleep(pairs)
+    assert list(sleeper(tmp_path, store, config()).publisher.live()) == ["shop"]
+
+
+def test_a_night_that_published_is_never_told_as_one_that_did_not(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(night: object) -> None:
+        raise Killed
+
+    monkeypatch.setattr(store, "close_night", killed)
+    with pytest.raises(Killed):
+        slept(tmp_path, store)
+    monkeypatch.undo()
+    report = sleeper(tmp_path, store, config(seed=1), FirstTurn()).sleep(pairs, night=store.open_night_now())
+    assert report.night.verdict is not None
+    assert report.night.verdict.promoted
+
+
 def test_seeds_and_checkpoints_compete_and_what_chose_judges_nothing(tmp_path: Path, store: Store) -> None:
     guard = FirstTurn()
     report = slept(tmp_path, store, guard, seeds=2, lora={**LORA.model_dump(), "checkpoints": 2, "epochs": 2})
