@@ -20,10 +20,10 @@ from consolidation.mixture.query import Query, query_in, vectors_of
 from consolidation.mixture.router import NONE
 from consolidation.mixture.serving import Served, materialise
 from consolidation.mixture.taxonomy import clusters_of, merged, skill_of
+from consolidation.mixture.training import shares
 from consolidation.pairs import Format, Pair
 from consolidation.strategies.bench import Bench
 from consolidation.strategies.full_replay import FullReplay
-from consolidation.mixture.training import shares
 from consolidation.strategies.mixture import MixtureOfExperts
 from consolidation.strategies.seam import Learnt, Lesson, Sample
 from consolidation.trainers.base import Example, Job, LoraConfig
