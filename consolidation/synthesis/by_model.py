@@ -15,7 +15,7 @@ from agent.shown import opening
 from consolidation.errors import SynthesisError
 from consolidation.pairs import Format, Pair
 from consolidation.synthesis.forms import Point, metadata, points_of
-from consolidation.synthesis.offline import OfflineSynthesiser, failed_in
+from consolidation.synthesis.offline import OfflineSynthesiser, failed_in, pair_of
 from consolidation.synthesis.points import deeds_of, lasting, tongue_of
 from consolidation.synthesis.remedies import Better, after_failures, at_parting, at_wrong_change, comparable
 from consolidation.synthesis.seam import Lived, Synthesiser
@@ -266,20 +266,6 @@ def _diagnosed(scope: _Scope, one: Told) -> Iterator[Pair | str]:
             yield "unparseable"
             return
         yield pair_of(scope.lived, better.before, said)
-
-
-def pair_of(lived: Lived, messages: Sequence[Message], said: str, rejected: str = "", confidence: float = 1.0) -> Pair:
-    """A conversation of which only the last turn is taught."""
-    return Pair(
-        task_id=lived.taught.task_id,
-        repo=lived.taught.repo,
-        trajectory_id=lived.taught.id,
-        source=lived.source,
-        messages=(*((m.role, m.content) for m in messages), ("assistant", said)),
-        untaught=tuple(range(sum(m.role == "assistant" for m in messages))),
-        rejected=rejected,
-        confidence=confidence,
-    )
 
 
 def pairs_of_night(synthesiser: Synthesiser, day: Sequence[Lived], how: Format, budget: int) -> list[Pair]:

@@ -56,7 +56,7 @@ def failed_in(lived: Lived, how: Format) -> tuple[str, ...]:
     return tuple(attempt.id for attempt in lived.failed) if how in TELLS_OF_FAILURES else ()
 
 
-def _pair(lived: Lived, messages: Sequence[Message], said: str, rejected: str = "", confidence: float = 1.0) -> Pair:
+def pair_of(lived: Lived, messages: Sequence[Message], said: str, rejected: str = "", confidence: float = 1.0) -> Pair:
     """A conversation of which only the last turn is taught."""
     return Pair(
         task_id=lived.taught.task_id,
@@ -103,7 +103,7 @@ def _asked(lived: Lived, budget: int, *, reasoned: bool) -> list[Pair]:
         if tongue.read(said) != call:
             continue
         for way, text in enumerate(point.asked):
-            pair = _pair(lived, _opening(taught, text), said)
+            pair = pair_of(lived, _opening(taught, text), said)
             if pair.content not in seen:
                 seen.add(pair.content)
                 found.append(((way, point.rank, point.deed.turn), pair))
@@ -137,4 +137,4 @@ def _reflected(lived: Lived) -> list[Pair]:
 
 
 def _better(lived: Lived, better: Better) -> Pair:
-    return _pair(lived, better.before, better.said, better.instead, better.confidence)
+    return pair_of(lived, better.before, better.said, better.instead, better.confidence)

@@ -11,8 +11,8 @@ from agent.shown import shown
 from agent.turns import Call
 from consolidation.errors import SynthesisError
 from consolidation.pairs import Encoder, Format, Pair
-from consolidation.synthesis.by_model import ModelSynthesiser, pair_of
-from consolidation.synthesis.offline import OfflineSynthesiser
+from consolidation.synthesis.by_model import ModelSynthesiser
+from consolidation.synthesis.offline import OfflineSynthesiser, pair_of
 from consolidation.synthesis.points import CHANGES, Deed, deeds_of, lasting, located, path_of, replaced, tongue_of
 from consolidation.synthesis.seam import Lived
 from consolidation.synthesis.verified import Loss, verify
