@@ -144,8 +144,8 @@ class Event(StrEnum):
     CLEANUP_REMOVED = "cleanup.removed", "A folder was removed to stay within a budget.", "path", "bytes"
     CLOCK_JUMPED = "clock.jumped", "Wall time moved otherwise than time passed: set, or the machine slept.", "seconds"
 
-    ADAPTERS_LEFT_OUT = (
-        "adapters.left_out",
+    ADAPTER_LEFT_OUT = (
+        "adapter.left_out",
         "Live adapters do not serve with this base model; where they would, the bare base does.",
         "adapters",
         "why",

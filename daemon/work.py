@@ -120,7 +120,7 @@ class Work:
         left_out = {repo: identity for repo, identity in table.items() if repo not in fitting}
         if left_out and left_out != self._left_out:
             why = f"trained on another base model than {self.base}; configure their own base, or sleep to train on this one"
-            self.emit(Event.ADAPTERS_LEFT_OUT, adapters=left_out, why=why)
+            self.emit(Event.ADAPTER_LEFT_OUT, adapters=left_out, why=why)
         self._left_out = left_out
         return self.publisher.routes(fitting)
 

@@ -47,8 +47,8 @@ def test_a_mined_history_is_worked_on_like_any_other_stream(tmp_path: Path) -> N
     history.commit("Fees are a fifth of the price", {"fees.py": SOURCE.format("price // 5"), "test_fees.py": TESTS.format(20)})
     early = run("init", "--tasks", f"repo:{history.folder}", "--home", str(home))
     assert early.returncode == 0
-    doctor = run("doctor", "--home", str(home))
-    assert f"sleepyctl tasks mine {history.folder}" in " ".join(doctor.stdout.split())
+    doctor = run("doctor", "--json", "--home", str(home))
+    assert f"sleepyctl tasks mine {history.folder}" in doctor.stdout
     mined = run("tasks", "mine", str(history.folder), "--python", sys.executable, "--home", str(home), "--json", timeout=300)
     assert json.loads(mined.stdout)["total_tasks"] == 2, mined.stderr
     fix = [Call("edit", "fees.py", 2, 2, body="    return price // 10"), Call("test"), Call("submit"), Call("submit")]

@@ -70,10 +70,10 @@ def test_an_adapter_of_another_base_does_not_serve_and_that_is_said_once(tmp_pat
         work.emit = lambda event, **fields: told.append((event, fields))
         assert [work.routes() for _ in range(3)] == [{"bank": own.folder}] * 3
         ((event, fields),) = told
-        assert event == Event.ADAPTERS_LEFT_OUT
+        assert event == Event.ADAPTER_LEFT_OUT
         assert fields["adapters"] == {"game": foreign.id}
         assert own.manifest.base in fields["why"]
-        assert set(fields) == set(Event.ADAPTERS_LEFT_OUT.fields)
+        assert set(fields) == set(Event.ADAPTER_LEFT_OUT.fields)
         assert work.publisher.live() == {"bank": own.id, "game": foreign.id}  # its base may come back
 
 

@@ -175,7 +175,8 @@ def test_fewer_than_one_line_in_two_hundred_of_our_own_sources_is_changed() -> N
         ["git", "ls-files", "*.py", "*.md", "*.toml"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
     changed = lines = 0
-    for name in names.split()[::4]:
+    ours = [name for name in names.split() if "redaction" not in name]  # whose tests are full of what must be changed
+    for name in ours[::4]:
         before = (ROOT / name).read_text(encoding="utf-8")
         pairs = list(zip(before.split("\n"), Redactor().text(before).split("\n"), strict=False))
         lines, changed = lines + len(pairs), changed + sum(a != b for a, b in pairs)
