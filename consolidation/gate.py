@@ -210,9 +210,9 @@ def judge(guards: Mapping[str, Paired], config: GateConfig, differs: bool) -> Ve
 
 
 def _worse_adapter(exam: Exam, rule: Tolerance) -> str:
-    """The adapter whose own items dropped by more than chance explains, though together with others it passed.
+    """The adapter whose own items dropped by more than chance explains, though together with others' gains it passed.
 
-    The critical value is that of `confidence`, divided among the adapters (Bonferroni).
+    The critical value is that of `chance`, divided among the adapters (Bonferroni).
     """
     named = {guard.name: guard for guard in exam.guards}
     tallies: dict[str, list[float]] = {}
@@ -224,7 +224,7 @@ def _worse_adapter(exam: Exam, rule: Tolerance) -> str:
         tally[2] += 1
     if len(tallies) < 2:
         return ""
-    critical = -NormalDist().inv_cdf((1 - rule.confidence) / len(tallies))
+    critical = -NormalDist().inv_cdf(NormalDist().cdf(-rule.chance) / len(tallies))
     for repo, (lost, gained, n) in tallies.items():
         if float(chance_z(lost, gained)) >= critical:
             return f"rejected; the adapter of {repo} lost {lost:g} and gained {gained:g} of {n:g}, more than chance explains"
