@@ -54,7 +54,13 @@ def bench_strategies(
         say=Console(stderr=True).print,
     )
     setup = Setup(nights=nights, day=day, conventions=conventions, base_skills=base_skills, threads=threads)
-    report = measure(laboratory, setup, range(first_seed, first_seed + seeds), [known[name] for name in names])
+    try:
+        report = measure(laboratory, setup, range(first_seed, first_seed + seeds), [known[name] for name in names])
+    except OSError as error:
+        raise DaemonError(
+            f"{laboratory.home}: cannot be written ({error.strerror}); free the disk or choose another --home. "
+            "Lives that ended are kept"
+        ) from error
     if as_json:
         typer.echo(report.model_dump_json())
         return
