@@ -26,6 +26,7 @@ from daemon.errors import DaemonError
 from daemon.logs import LogConfig
 from daemon.mistakes import name_kinds, told
 from eval.guard_config import GuardConfig
+from eval.metrics.config import MetricsConfig
 from eval.task_config import TasksConfig
 from eval.watch import WatchConfig
 from memory.arms import Arm
@@ -139,6 +140,7 @@ class Config(_Settings):
     knowledge: KnowledgeConfig = KnowledgeConfig()
     guard: GuardConfig = GuardConfig()
     watch: WatchConfig = WatchConfig()
+    metrics: MetricsConfig = MetricsConfig()
     resources: ResourceConfig = ResourceConfig()
     log: LogConfig = LogConfig()
     life: LifeConfig = LifeConfig()

@@ -25,18 +25,17 @@ from daemon.control_memory import add_memory
 from daemon.errors import DaemonError, RefusedError
 from daemon.events import Event
 from daemon.life import Life
+from daemon.metrics_view import Measured, measured
 from daemon.night_view import NightShown, night_shown
 from daemon.resources import pin
 from daemon.space import roll_back, space_of
 from daemon.states import State
 from daemon.status import status_of
 from daemon.views import (
-    Metrics,
     NightRow,
     TaskRow,
     TrajectoryRow,
     adapter_rows,
-    metrics,
     night_rows,
     promoted_adapters,
     task_rows,
@@ -148,8 +147,8 @@ def control(life: Life) -> FastAPI:
         return night_rows(life.store, last)
 
     @app.get("/metrics")
-    async def read_metrics() -> Metrics:
-        return metrics(life.store)
+    def metrics() -> Measured:
+        return measured(life.store, life.config)
 
     @app.get("/adapters")
     async def adapters() -> list[AdapterRow]:

@@ -90,6 +90,15 @@ class Event(StrEnum):
     NIGHT_VERDICT = "night.verdict", "The gate has judged the candidate.", "promoted", "why", "numbers"
     NIGHT_CLOSED = "night.closed", "The night is over and recorded.", "promoted", "why"
     NIGHT_FAILED = "night.failed", "The night broke off; nothing was put to work.", "error", "traceback"
+    METRICS_MEASURED = (
+        "metrics.measured",
+        "At the end of a night past days' tasks were asked again: attempts played, rows by arm, every metric's value.",
+        "played",
+        "rows",
+        "left_out",
+        "seconds",
+        "values",
+    )
     KNOWLEDGE_OPENED = (
         "knowledge.opened",
         "The knowledge of an arm is in step with the store; why this embedder was taken.",

@@ -117,6 +117,11 @@ class Home:
         return self.root / "mixtures"
 
     @property
+    def lab(self) -> Path:
+        """The laboratory: what experiments lived, and what of it is kept."""
+        return self.root / "lab"
+
+    @property
     def places(self) -> Places:
         """What task sources are made of."""
         return Places(self.root)
@@ -157,8 +162,8 @@ class Home:
         return uid if uid != os.getuid() else None
 
     def is_ours(self) -> bool:
-        """Whether a daemon or `init` has been here."""
-        return any(path.exists() for path in (self.config, self.lock, self.store, self.inbox))
+        """Whether a daemon, `init` or an experiment has been here."""
+        return any(path.exists() for path in (self.config, self.lock, self.store, self.inbox, self.lab / "lab.db"))
 
     def is_private(self) -> bool:
         """Whether nobody but the owner can look in."""

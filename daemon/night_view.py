@@ -15,6 +15,8 @@ from memory.store import Store
 HEAD = 8
 """Hex digits of a hash that are shown to people."""
 FIGURES = ("tasks", "of", "base", "candidate", "lost", "gained", "drop", "drop_bound", "decision")
+MEASURED = ("acc", "forward_transfer", "forgetting_chaudhry_net", "backward_transfer")
+"""Metrics of a night that are shown to people."""
 DECISIONS = {1: "accepted", -1: "rejected", 2: "undecided", 0: "not decided"}
 
 
@@ -75,6 +77,8 @@ class NightShown(BaseModel):
     claims: list[Claim]
     retained: dict[str, tuple[float, float]]
     """Mean losses (nats per own token) of the pairs of past nights, under the base and under the candidate."""
+    measured: dict[str, float | None]
+    """What the life measures by after this night."""
     promoted: bool | None
     why: str
     error: str
@@ -120,6 +124,7 @@ def _shown(store: Store, number: int, night: Night) -> NightShown:
         chosen=str(chosen.get("winner", "")),
         choice_scores=chosen.get("scores", {}),
         retained=steps.get("retained", {}).get("losses", {}),
+        measured=steps.get("metrics", {}).get("values", {}),
         claims=_claims(verdict.numbers if verdict is not None else {}),
         promoted=None if verdict is None else verdict.promoted,
         why=verdict.why if verdict is not None else "",
@@ -177,6 +182,8 @@ def told(night: NightShown) -> Iterator[str]:
         yield f"retained   loss of what past nights taught, base -> candidate: {losses}"
     word = {True: "promoted", False: "not promoted", None: "none yet"}[night.promoted]
     yield f"decision   {word}: {night.why or night.error or 'the night is open, at ' + (night.steps or ['its beginning'])[-1]}"
+    if measures := [f"{name} {value:+.3f}" for name in MEASURED if (value := night.measured.get(name)) is not None]:
+        yield f"measured   {', '.join(measures)}; `sleepyctl metrics` tells all"
     if night.live_before or night.live_after or night.examined:
         yield f"before     {_table(night.live_before)}"
         yield f"examined   {_table(night.examined)}"

@@ -23,6 +23,8 @@ from consolidation.skill import adapter_for
 from consolidation.trainers.base import Job, Progress
 from consolidation.trainers.child import ChildTrainer
 from daemon.events import Event
+from daemon.measured_nights import MeasuredNights
+from daemon.metering import METRICS, Metering
 from daemon.night_pairs import NightPairs
 from daemon.plan import replay
 from eval.coding.problems import data_folder, has, problems
@@ -121,7 +123,7 @@ class NightWork:
             context=self.context,
             trainer=self.trainer,
             publisher=work.publisher,
-            recorder=self.store,
+            recorder=MeasuredNights(self.store, self._measure),
             work=self.home.nights,
             answers=self.home.answers,
             guards=self._guards,
@@ -134,6 +136,12 @@ class NightWork:
             tidy=(lambda night: work.knowing.tidy(night, work.publisher.live())) if config.arm.recalls else None,
             trains=config.arm.adapts,
         )
+
+    def _measure(self, night: Night) -> None:
+        """What serves after the night, asked of past days."""
+        if self.store.step_result(night.id, METRICS) is None:
+            self._on_phase(METRICS)
+            Metering(self.work, self.pairs.open_tasks).measure(night)
 
     def _on_step(self, scope: str, progress: Progress) -> None:
         self.work.checkpoint()

@@ -31,9 +31,10 @@ LARGE_TASKS = {
     "day.batch": 1,
     "guard.retention_tasks": 0,
     "guard.conduct_tasks": 0,
+    "metrics.tasks": 0,
 }
 """What a model that was not made for the pocket world needs, and what real repositories take: there every task that a guard
-has attempted costs up to an hour, twice."""
+or a metric has attempted costs up to an hour, twice."""
 
 
 def write_config(path: Path, model: str, tasks: str, force: bool) -> None:

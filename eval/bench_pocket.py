@@ -31,7 +31,7 @@ from eval.pocket.names import Split
 from eval.pocket.rehearsal import rehearsal_pairs
 from eval.pocket.stream import REPOSITORIES, PocketStream
 from eval.pocket.world import CONVENTION_KIND
-from eval.statistics import wilson
+from eval.statistics.proportions import wilson
 from memory.hashing import content_hash
 from memory.tasks import Task
 from memory.trajectories import Trajectory

@@ -11,6 +11,7 @@ from statistics import fmean
 from pydantic import BaseModel, ConfigDict
 
 from consolidation.guards import Answer, Role
+from consolidation.lessons import TRAIN
 from consolidation.skill import adapter_for
 from eval.exams import stratified
 from eval.play import Player, Routes
@@ -19,7 +20,6 @@ from memory.store import Store
 from memory.tasks import Task
 
 RETENTION = "retention"
-TRAIN = "train "
 
 
 @dataclass(frozen=True)

@@ -287,6 +287,48 @@ def _kept_pairs(connection: Connection) -> None:
     connection.exec_driver_sql("CREATE INDEX kept_pairs_by_trajectory ON kept_pairs (trajectory_id)")
 
 
+def _exams(connection: Connection) -> None:
+    # What was measured at the end of nights (see `memory.exams.Exam`). Rows are only added; those of a task whose attempt
+    # its owner has forgotten go with it.
+    for statement in (
+        """
+        CREATE TABLE exams (
+            night_id TEXT NOT NULL REFERENCES nights (id),
+            arm TEXT NOT NULL CHECK (arm IN ('live', 'base', 'frozen', 'day')),
+            experience TEXT NOT NULL REFERENCES nights (id),
+            task_id TEXT NOT NULL,
+            fingerprint TEXT NOT NULL,
+            at TEXT NOT NULL,
+            body TEXT NOT NULL CHECK (json_valid(body)),
+            PRIMARY KEY (night_id, arm, task_id)
+        )
+        """,
+        "CREATE INDEX exams_by_task ON exams (task_id)",
+        """
+        CREATE TRIGGER an_exam_never_changes BEFORE UPDATE ON exams
+        BEGIN SELECT RAISE(ABORT, 'what was measured never changes'); END
+        """,
+        """
+        CREATE TRIGGER no_exam_in_a_closed_night BEFORE INSERT ON exams
+        WHEN (SELECT ended_at FROM nights WHERE id = NEW.night_id) IS NOT NULL
+        BEGIN SELECT RAISE(ABORT, 'this night is already closed'); END
+        """,
+        """
+        CREATE TRIGGER an_exam_goes_with_its_attempt AFTER INSERT ON forgotten
+        BEGIN DELETE FROM exams WHERE task_id = (SELECT task_id FROM trajectories WHERE id = NEW.trajectory_id); END
+        """,
+        """
+        CREATE TRIGGER an_exam_stays BEFORE DELETE ON exams
+        WHEN NOT EXISTS (
+            SELECT 1 FROM forgotten JOIN trajectories ON trajectories.id = forgotten.trajectory_id
+            WHERE trajectories.task_id = OLD.task_id
+        )
+        BEGIN SELECT RAISE(ABORT, 'what was measured stays'); END
+        """,
+    ):
+        connection.exec_driver_sql(statement)
+
+
 def make_words(connection: Connection) -> None:
     """Make the table of the words of memories, empty, in place of one that may be damaged."""
     define = """CREATE VIRTUAL TABLE {} USING fts5(place, words, tokenize="unicode61 remove_diacritics 0 tokenchars '_.'")"""
@@ -307,6 +349,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     ("0002_results_journal_notes", _life),
     ("0003_knowledge", _knowledge),
     ("0004_kept_pairs", _kept_pairs),
+    ("0005_exams", _exams),
 )
 
 

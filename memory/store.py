@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import ValidationError
-from sqlalchemy import ColumnElement, Connection, column, delete, func, insert, select, table, update
+from sqlalchemy import ColumnElement, Connection, column, delete, func, insert, literal_column, select, table, update
 
 from memory.database import Database
 from memory.errors import RecordError, StoreError
+from memory.exams import Exam
 from memory.files import written_whole
 from memory.nights import Night
 from memory.tasks import Task
@@ -33,6 +34,7 @@ NIGHT_STEPS = table("night_steps", *(column(name) for name in ("night_id", "name
 NOTES = table("notes", column("name"), column("value"))
 FORGOTTEN = table("forgotten", column("trajectory_id"), column("at"), column("task_id"))
 KEPT = table("kept_pairs", *map(column, ("synthesiser", "trajectory_id", "format", "budget", "told", "failed", "body")))
+EXAMS = table("exams", *map(column, Exam.model_fields))
 
 BATCH = 500
 INTERRUPTED = "interrupted"
@@ -333,6 +335,28 @@ class Store(Database):
         with self.reading() as connection:
             bodies = connection.execute(select(NIGHTS.c.body).order_by(NIGHTS.c.started_at, NIGHTS.c.id)).scalars()
             return [Night.model_validate_json(body) for body in bodies]
+
+    def add_exams(self, exams: Sequence[Exam]) -> None:
+        """Record what an open night measured, all rows or none. Raises `RecordError` for a row twice, or where it is closed."""
+        rows = [exam.model_dump() | {"at": _stamp(exam.at), "body": json.dumps(exam.body, sort_keys=True)} for exam in exams]
+        if rows:
+            with self.writing(f"an exam of night {rows[0]['night_id']}") as connection:
+                connection.execute(insert(EXAMS), rows)
+
+    def exams(self, night_id: str | None = None) -> list[Exam]:
+        """What one night measured, or all of them, in the order in which it was recorded."""
+        chosen = select(EXAMS) if night_id is None else select(EXAMS).where(EXAMS.c.night_id == night_id)
+        with self.reading() as connection:
+            rows = connection.execute(chosen.order_by(EXAMS.c.at, literal_column("rowid"))).mappings()
+            return [Exam.model_validate({**row, "body": json.loads(row["body"])}) for row in rows]
+
+    def forgotten_tasks(self) -> set[str]:
+        """Ids of the tasks of which an attempt was forgotten that had decided them."""
+        chosen = select(TRAJECTORIES.c.task_id).join_from(
+            FORGOTTEN, TRAJECTORIES, TRAJECTORIES.c.id == FORGOTTEN.c.trajectory_id
+        )
+        with self.reading() as connection:
+            return set(connection.execute(chosen).scalars())
 
 
 def _kept(synthesiser: str, trajectory_id: str, how: str, budget: int) -> ColumnElement[bool]:

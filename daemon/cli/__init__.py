@@ -20,9 +20,43 @@ FAILED, NO_DAEMON = 1, 3
 
 def main() -> None:
     """Entry point: known errors are one line. Exit codes: 0 done, 1 failed, 2 usage, 3 no daemon running, 130 Ctrl-C."""
-    from daemon.cli import adapters, data, guard, ingest, lab, life, memory, mine, mirror, nights, reading, setup, tasks, verify
+    from daemon.cli import (
+        adapters,
+        data,
+        experiment,
+        guard,
+        ingest,
+        lab,
+        life,
+        memory,
+        metrics,
+        mine,
+        mirror,
+        nights,
+        reading,
+        setup,
+        tasks,
+        verify,
+    )
 
-    for module in (life, reading, nights, tasks, mine, mirror, verify, memory, adapters, guard, data, ingest, setup, lab):
+    for module in (
+        life,
+        reading,
+        metrics,
+        nights,
+        tasks,
+        mine,
+        mirror,
+        verify,
+        memory,
+        adapters,
+        guard,
+        data,
+        ingest,
+        setup,
+        lab,
+        experiment,
+    ):
         module.register(app)
     signal.signal(signal.SIGTERM, _terminate)
     try:

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from daemon.cli.bench_gate import bench_gate
+from daemon.cli.bench_statistics import bench_statistics
 from daemon.cli.bench_strategies import bench_strategies
 from daemon.cli.bench_watch import bench_watch
 from daemon.cli.options import HomeOption, Json, print_table
@@ -34,6 +35,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command()(demo)
     bench.command("gate")(bench_gate)
+    bench.command("statistics")(bench_statistics)
     bench.command("strategies")(bench_strategies)
     bench.command("watch")(bench_watch)
     app.add_typer(bench, name="bench")

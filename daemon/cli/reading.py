@@ -1,4 +1,4 @@
-"""Commands that only look: logs, tasks, trajectories, metrics. They work without a daemon too."""
+"""Commands that only look: logs, tasks, trajectories. They work without a daemon too."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (logs, trajectories, metrics):
+    for command in (logs, trajectories):
         app.command()(command)
 
 
@@ -113,22 +113,3 @@ def _told(one: dict[str, Any]) -> str:
     for step in one["steps"]:
         lines += [f"\n[{step['number']}] {step['said']}", *(f"    {line}" for line in step["observation"].splitlines())]
     return "\n".join([*lines, "", f"{one['outcome'] or 'going on'}: {one['reason']}"])
-
-
-def metrics(home: HomeOption = None, as_json: Json = False) -> None:
-    """How many tasks are resolved: in all, lately, by repository, and between the nights."""
-    from daemon.views import metrics as compute
-
-    found = read(home, "/metrics", lambda _, store: compute(store))
-    if as_json:
-        print_json(found)
-        return
-
-    def row(name: str, rate: dict[str, int]) -> tuple[object, ...]:
-        return name, rate["ended"], rate["resolved"], f"{rate['resolved'] / max(rate['ended'], 1):.0%}"
-
-    rows = [row("all", found["all"]), row("the last 50", found["recent"])]
-    rows += [row(repo, rate) for repo, rate in found["by_repo"].items()]
-    rows += [row(f"after night {number}", rate) for number, rate in enumerate(found["between_nights"])]
-    print_table(("tasks", "ended", "resolved", "rate"), rows, "")
-    typer.echo(f"nights: {found['nights_promoted']} promoted, {found['nights_rejected']} rejected")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 from eval.pocket.functions import Function, with_body
 from eval.pocket.names import Namer
@@ -16,7 +17,7 @@ Body = tuple[str, ...]
 class Convention:
     """A rule on every function with `tag`: `rewrite` turns the plain body into the house's own.
 
-    `symbol` is defined by `source` in the repository's `house.py` and imported by every module.
+    `symbol` is defined by `source` in the repository's file `file`.py and imported by every module.
     """
 
     name: str
@@ -24,6 +25,7 @@ class Convention:
     symbol: str
     source: str
     rewrite: Callable[[Body], Body]
+    file: str = "house"
 
     def apply(self, function: Function) -> Function:
         """The function as this house writes it."""
@@ -74,8 +76,8 @@ class _House:
         return Convention(self.name, self.tag, self.symbol, self.source, self.rewriter(self.symbol))
 
 
-HOUSES: dict[str, Convention] = {
-    house.repo: house.convention
+_HOUSES = {
+    house.repo: house
     for house in (
         _House("bank", "amounts in cents", "amount", "cents", "def cents(value):\n    return round(value * 100)\n", wrapped),
         _House(
@@ -94,7 +96,44 @@ HOUSES: dict[str, Convention] = {
         _House("shop", "amounts signed", "amount", "signed", 'def signed(value):\n    return f"{value:+}"\n', wrapped),
     )
 }
+HOUSES: dict[str, Convention] = {repo: house.convention for repo, house in _HOUSES.items()}
 """The eight repositories of the stream. None of these symbols or tags is conventional in pretraining."""
+
+Drift = Literal["", "minor", "moderate", "major"]
+"""How a repository changed: the house file was renamed, its symbol too, or its rule was given up for another one."""
+DRIFTS: tuple[Drift, ...] = get_args(Drift)
+_RENAMED = {
+    "cents": "pence",
+    "listed": "ranked",
+    "keyed": "coded",
+    "FarmError": "BarnError",
+    "marked": "quoted",
+    "dosed": "given",
+    "locked": "sealed",
+    "signed": "noted",
+}
+_MOVED = {
+    "bank": "boat",
+    "game": "shop",
+    "garden": "game",
+    "farm": "bank",
+    "boat": "train",
+    "doctor": "game",
+    "train": "doctor",
+    "shop": "boat",
+}
+
+
+def house_of(repo: str, drift: Drift = "") -> Convention:
+    """The convention of a repository, before or after it changed. After any change its file is `rules.py`."""
+    if not drift:
+        return HOUSES[repo]
+    house = _HOUSES[_MOVED[repo] if drift == "major" else repo]
+    if drift != "minor":
+        symbol = _RENAMED[house.symbol]
+        house = replace(house, symbol=symbol, source=house.source.replace(house.symbol, symbol))
+    return replace(house.convention, file="rules")
+
 
 PRETRAINING_TAGS = ("flag", "table", "plain", "count")
 _PRETRAINING_SOURCES = (

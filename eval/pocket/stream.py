@@ -14,7 +14,7 @@ from agent.sandbox.base import Sandbox
 from agent.workplace import Workplace
 from eval.errors import EvalError
 from eval.grading import GRADED_BY, TreeWorkplace
-from eval.pocket.conventions import HOUSES
+from eval.pocket.conventions import DRIFTS, HOUSES, Drift, house_of
 from eval.pocket.names import Split
 from eval.pocket.world import CONVENTION_KIND, Module, Problem, build_module, build_problem, choices
 from eval.pocket.world import test_source as render_tests
@@ -35,11 +35,11 @@ class _Entry:
 
 
 @lru_cache(maxsize=4096)
-def _module_problems(seed: int, repo: str, split: Split, number: int) -> tuple[Problem, Problem]:
+def _module_problems(seed: int, repo: str, split: Split, number: int, drift: Drift) -> tuple[Problem, Problem]:
     """A module's two bugs: one of a base skill, one about the house convention."""
     for attempt in itertools.count():
         rng = random.Random(f"{seed}/{repo}/{split}/{number}/{attempt}")
-        module = build_module(rng, repo, split, HOUSES[repo], INVENTED_SHARE)
+        module = build_module(rng, repo, split, house_of(repo, drift), INVENTED_SHARE)
         found = [_draw(rng, module, convention) for convention in (False, True)]
         if found[0] is not None and found[1] is not None:
             return found[0], found[1]
@@ -51,8 +51,8 @@ def _draw(rng: random.Random, module: Module, convention: bool) -> Problem | Non
     return build_problem(rng, module, *rng.choice(options)) if options else None
 
 
-def _problem(seed: int, repo: str, split: Split, number: int) -> Problem:
-    return _module_problems(seed, repo, split, number // TASKS_PER_MODULE)[number % TASKS_PER_MODULE]
+def _problem(seed: int, repo: str, split: Split, number: int, drift: Drift = "") -> Problem:
+    return _module_problems(seed, repo, split, number // TASKS_PER_MODULE, drift)[number % TASKS_PER_MODULE]
 
 
 class PocketStream:
@@ -60,7 +60,8 @@ class PocketStream:
 
     Every second task of a repository is about its house convention. The same seed gives the same
     tasks; tasks of different splits share no function name. `start` skips the first tasks of each
-    repository, so that a second day continues where the first ended.
+    repository, so that a second day continues where the first ended. After a `drift` the repositories are what they
+    became; such a task's id begins with the repository's name, a dot and the drift.
     """
 
     graded_by = GRADED_BY
@@ -72,6 +73,7 @@ class PocketStream:
         count: int = 50,
         start: int = 0,
         split: Split = Split.STREAM,
+        drift: Drift = "",
     ) -> None:
         unknown = set(repos) - set(REPOSITORIES)
         if unknown:
@@ -80,7 +82,7 @@ class PocketStream:
         self._entries: dict[str, _Entry] = {}
         for number in range(start, start + count):
             for repo in repos:
-                entry = self._entry(seed, repo, split, number)
+                entry = self._entry(seed, repo, split, number, drift)
                 self._entries[entry.task.id] = entry
 
     @classmethod
@@ -93,27 +95,30 @@ class PocketStream:
         stream = cls(count=0)
         stream.name = "pocket"
         for identity in ids:
-            repo, *rest = identity.rsplit("-", 3)
+            head, *rest = identity.rsplit("-", 3)
+            repo, _, name = head.partition(".")
             try:
                 split, seed, number = Split(rest[0]), int(rest[1]), int(rest[2])
-                stream._entries[identity] = stream._entry(seed, repo, split, number)
-            except (IndexError, ValueError) as error:
+                drift = DRIFTS[DRIFTS.index(name)]  # a ValueError where it is none
+                stream._entries[identity] = stream._entry(seed, repo, split, number, drift)
+            except (IndexError, KeyError, ValueError) as error:
                 raise EvalError(f"{identity!r} is no task of the pocket world; it would read bank-stream-0-7") from error
         return stream
 
-    def _entry(self, seed: int, repo: str, split: Split, number: int) -> _Entry:
-        problem = _problem(seed, repo, split, number)
-        neighbour = _problem(seed, repo, split, number + TASKS_PER_MODULE)
+    def _entry(self, seed: int, repo: str, split: Split, number: int, drift: Drift) -> _Entry:
+        problem = _problem(seed, repo, split, number, drift)
+        neighbour = _problem(seed, repo, split, number + TASKS_PER_MODULE, drift)
+        head = f"{repo}.{drift}" if drift else repo
         changed = len(set(problem.after.splitlines()) ^ set(problem.before.splitlines()))
         offset = REPOSITORIES.index(repo)
         task = Task(
-            id=f"{repo}-{split}-{seed}-{number}",
+            id=f"{head}-{split}-{seed}-{number}",
             repo=repo,
             issue=problem.symptom,
             created_at=EPOCH + timedelta(days=number, hours=offset),
             position=number * len(REPOSITORIES) + offset,
             difficulty=DIFFICULTIES[min(changed // 2, 2)] if problem.kind != CONVENTION_KIND else DIFFICULTIES[2],
-            dependencies=(f"{repo}-{split}-{seed}-{number - 1}",) if number % TASKS_PER_MODULE else (),
+            dependencies=(f"{head}-{split}-{seed}-{number - 1}",) if number % TASKS_PER_MODULE else (),
         )
         return _Entry(task, problem, neighbour)
 
@@ -125,7 +130,9 @@ class PocketStream:
         """The repository's files as the agent finds them, visible tests included."""
         entry = self._entries[task.id]
         module, neighbour = entry.problem.module, entry.neighbour.module
-        files = {f"{task.repo}/__init__.py": "", f"{task.repo}/house.py": HOUSES[task.repo].source}
+        rule = module.convention
+        assert rule is not None
+        files = {f"{task.repo}/__init__.py": "", f"{task.repo}/{rule.file}.py": rule.source}
         if neighbour.name != module.name:
             files[neighbour.path] = neighbour.source()
             files[f"tests/test_{neighbour.name}.py"] = render_tests(neighbour, entry.neighbour.visible)

@@ -38,7 +38,8 @@ class Module:
 
     def source(self, bodies: dict[str, tuple[str, ...]] | None = None) -> str:
         """The file's text, with the bodies of some functions replaced."""
-        lines = [] if self.convention is None else [f"from {self.package}.house import {self.convention.symbol}", ""]
+        rule = self.convention
+        lines = [] if rule is None else [f"from {self.package}.{rule.file} import {rule.symbol}", ""]
         for function in self.functions:
             lines += [*function.source((bodies or {}).get(function.name)), ""]
         return "\n".join(lines[:-1]) + "\n"
@@ -107,7 +108,7 @@ def test_source(module: Module, cases: dict[str, list[Case]]) -> str:
     lines = [f"from {module.package}.{module.name} import {', '.join(names)}"]
     raised = sorted({expected.split()[1] for case in cases.values() for _, expected in case if expected.startswith("raises ")})
     if module.convention is not None and module.convention.symbol in raised:
-        lines.append(f"from {module.package}.house import {module.convention.symbol}")
+        lines.append(f"from {module.package}.{module.convention.file} import {module.convention.symbol}")
     for name in names:
         for number, (arguments, expected) in enumerate(cases[name]):
             call = f"{name}({', '.join(map(repr, arguments))})"

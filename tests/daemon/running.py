@@ -32,6 +32,8 @@ tasks = 8
 retention_tasks = 0
 conduct_tasks = 0
 format_seeds = 1
+[metrics]
+tasks = 0
 [night]
 threads = 1
 [night.lora]

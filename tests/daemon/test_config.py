@@ -70,6 +70,7 @@ OTHERS = {
     ("night", "synthesis", "model"): "anthropic:claude-opus-4-1",
     ("resources", "niceness"): 5,
     ("watch", "control_share"): 0.1,
+    ("metrics", "sinks"): ["tensorboard:/srv/curves"],
     ("night", "lora", "targets"): ["q_proj"],
     ("log", "level"): "debug",
     ("night", "lora", "validation"): 0.1,

@@ -93,6 +93,19 @@ def test_a_repository_that_cannot_be_learnt_costs_the_others_nothing(tmp_path: P
     assert "fewer than one batch" in shown.refused["thin"]
 
 
+def test_an_adapter_that_was_taken_out_for_good_is_not_taken_in_again_by_training(tmp_path: Path, store: Store) -> None:
+    first = slept(tmp_path, store)
+    publisher = sleeper(tmp_path, store, config()).publisher
+    publisher.make_live({})
+    publisher.adapters.judge(first.adapters["bank"], "rejected", "it failed in bank", barred=True)
+    again = slept(tmp_path, store)
+    assert again.adapters == first.adapters
+    assert again.night.verdict is not None
+    assert not again.night.verdict.promoted
+    assert "taken out of service for good: it failed in bank" in again.night.verdict.why
+    assert publisher.live() == {}
+
+
 def test_what_is_live_by_another_hand_is_not_replaced(tmp_path: Path, store: Store) -> None:
     def meddle(phase: str) -> None:
         if phase == "publish":

@@ -1,0 +1,161 @@
+"""A life, lived for real: days played by the bare base, nights that train on them, and an examination after each."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import agent
+import consolidation
+import eval as judgement
+import memory
+from agent.models.engines import open_weights
+from eval.experiments.checks import Checks
+from eval.experiments.days import Days
+from eval.experiments.life import ExamRow, Life, LifeConfig, NightRow
+from eval.experiments.nights import Nights
+from eval.experiments.remembering import Memories
+from eval.experiments.worlds import Block, World, open_world
+from eval.metrics.rows import Attempted, attempted
+from eval.play import Routes
+from memory.arms import Arm
+from memory.hashing import source_hash
+from memory.trajectories import Trajectory
+
+LEAKED = 8
+"""Tasks of the exam that a life with the fault `leak` lives too."""
+
+
+def code_hash() -> str:
+    """Hash of the sources that decide what a life does."""
+    return source_hash(tuple(Path(str(package.__file__)).parent for package in (agent, consolidation, judgement, memory)))
+
+
+def model_hash(config: LifeConfig) -> str:
+    """What tells the model of a life from others: the hash of the weights that its nights train on."""
+    return open_weights(config.model).hash
+
+
+@dataclass(frozen=True)
+class Living:
+    """Lives lives: see `Work`. `lab` is the folder for what they leave behind: work in progress, and what the base did on the
+    days (played once for all lives that have these); nothing that a result depends on. `home` is where the benchmarks and
+    mirrors are; the lab itself where it is not said."""
+
+    lab: Path
+    home: Path | None = None
+
+    def __call__(self, config: LifeConfig) -> Life:
+        """Live it."""
+        began = time.monotonic()
+        world = open_world(config, self.home or self.lab)
+        digest = config.digest(world.weights.hash)
+        work = self.lab / "work" / f"{digest}-{os.getpid()}"
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+        try:
+            with ExitStack() as stack:
+                life = _Lived(world, Days(world, self.lab / "days"), work, stack)
+                return Life(
+                    digest=digest,
+                    model=world.player.model.fingerprint,
+                    code=code_hash(),
+                    blocks=tuple(block.name for block in life.blocks),
+                    **life.live(),
+                    seconds=round(time.monotonic() - began, 1),
+                    load=round(os.getloadavg()[0], 2),
+                )
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+
+@dataclass
+class _Lived:
+    world: World
+    days: Days
+    work: Path
+    stack: ExitStack
+    exams: list[ExamRow] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.config = self.world.config
+        self.blocks = self.world.blocks()
+        self.skills = self.world.skill_ids()
+        self.checks = Checks(self.world, self.blocks, self.skills)
+        self.nights = Nights(self.world, self.work, self._unseen, self.checks)
+        self.memories = Memories(self.world, self.work, self._unseen)
+        self.stack.callback(self.memories.close)
+
+    def live(self) -> dict[str, Any]:
+        """All rows of the life."""
+        learnt: dict[str, int | None] = {block.name: None for block in self.blocks}
+        nights: list[NightRow] = []
+        taught = [block for block in self.blocks if block.lived]
+        self._examine(0, {})
+        for number, block in enumerate(taught, 1):
+            learnt[block.name] = number
+            nights.append(self._night(number, block))
+            if self.config.every_row or number == len(taught):
+                self._examine(number, self.nights.routes())
+        problems = self.checks.of_rows(self.exams, len(taught), nights, self.memories)
+        return {"learnt": learnt, "exams": tuple(self.exams), "nights": tuple(nights), "problems": problems}
+
+    @cached_property
+    def _unseen(self) -> list[str]:
+        """Ids of what is examined and never taught."""
+        lived = {identity for block in self.blocks for identity in block.lived}
+        return sorted({identity for block in self.blocks for identity in block.examined} - lived | set(self.skills))
+
+    def _night(self, number: int, block: Block) -> NightRow:
+        ids = [*block.lived, *(self._unseen[:LEAKED] if self.config.fault == "leak" else ())]
+        played = self.days.of(ids)
+        if self.config.fault == "labels":
+            played = mislabelled(played)
+        stream = self.world.stream(ids)
+        self.memories.remember(stream, played)
+        row = NightRow(night=number, block=block.name)
+        if not any(arm.adapts for arm in self.config.arms):
+            return row.model_copy(update={"refused": "no arm of this life trains adapters"})
+        return self.nights.sleep(row, block, stream, played)
+
+    def _examine(self, number: int, routes: Routes) -> None:
+        """One row of the matrix. The first is the base's, for all arms; the base again in a later one is the arm `frozen`."""
+        for arm in self.config.arms:
+            if (arm is Arm.BASE) != (number == 0):
+                continue  # before any night every arm is the base, which nothing ever changes
+            serving = routes if arm.adapts else {}
+            asked = [(block.name, identity) for block in self.blocks for identity in block.examined]
+            asked += [("", identity) for identity in self.skills]
+            rows = self._played(arm, [identity for _, identity in asked], serving)
+            self.exams += [ExamRow(arm=arm, night=number, block=block, attempt=rows[identity]) for block, identity in asked]
+            if not arm.recalls:
+                more = self.world.capability(serving)
+                self.exams += [ExamRow(arm=arm, night=number, block="", attempt=row) for row in more]
+
+    def _played(self, arm: Arm, ids: Sequence[str], routes: Routes) -> dict[str, Attempted]:
+        """One greedy attempt at each task, by its id; all of an arm's together, which is what makes them fast."""
+        if arm is Arm.BASE:
+            return {trajectory.task_id: self._row(trajectory) for trajectory in self.days.of(ids)}
+        player = replace(self.world.player, arm=arm, mixtures=self.work / "mixtures")
+        if (layer := self.memories.layer(arm)) is not None:
+            player = replace(player, knowledge=layer)
+        stream = self.world.stream(ids)
+        return {trajectory.task_id: self._row(trajectory) for trajectory in player.play(stream, stream.tasks(), routes)}
+
+    def _row(self, trajectory: Trajectory) -> Attempted:
+        return attempted(trajectory, self.days.kind(trajectory.task_id), recalled=self.memories.told(trajectory))
+
+
+def mislabelled(played: Sequence[Trajectory]) -> list[Trajectory]:
+    """The attempts with one another's outcomes: what shuffled labels look like."""
+    outcomes = [trajectory.outcome for trajectory in played]
+    half = len(outcomes) // 2
+    turned = [*reversed(outcomes[half:]), *outcomes[:half]]
+    return [each.model_copy(update={"outcome": outcome}) for each, outcome in zip(played, turned, strict=True)]

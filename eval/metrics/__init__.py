@@ -1,0 +1,1 @@
+"""What is measured of an agent that goes on learning: one attempt, one condition, a whole life."""
