@@ -134,11 +134,15 @@ class Sleeping:
 
 
 def close_broken(store: Store, night: Night, why: str, at: datetime) -> Night:
-    """Close a night that broke off. If it has put its candidate to work, that stays, and so does the gate's verdict."""
+    """Close a night that broke off. What the gate decided stays, and what was put to work; what it let pass but nothing put to
+    work was not promoted."""
     verdict, update = Verdict(promoted=False, why=f"the night broke off: {why}"), {"ended_at": at, "error": why[:500]}
     published, judged = store.step_result(night.id, "publish"), store.step_result(night.id, "guards")
-    if published is not None and judged is not None:
-        verdict, update = Verdict.model_validate(judged["verdict"]), update | {"adapter": skill_id(published["live"])}
+    decided = Verdict.model_validate(judged["verdict"]) if judged is not None else None
+    if decided is not None and (published is not None or not decided.promoted):
+        verdict = decided
+    if published is not None:
+        update |= {"adapter": skill_id(published["live"])}
     closed = night.model_copy(update=update | {"verdict": verdict})
     store.close_night(closed)
     return closed

@@ -15,7 +15,7 @@ def numeric(study: Study) -> list[Factor]:
     """Factors whose levels are numbers."""
     return [
         factor
-        for factor in study.experiment.factors
+        for factor in study.experiment.factors_at(study.size)
         if all(isinstance(level, int | float) and not isinstance(level, bool) for level in factor.levels)
     ]
 
@@ -84,7 +84,8 @@ def knee(study: Study, measure: str, factor: str) -> tuple[Interval | None, str]
 def _at(study: Study, factor: Factor, level: float, measure: str) -> tuple[str, dict[str, float]]:
     """Replicates (by seed and place, whichever variants they are of) at a level."""
     crossed = study.experiment.sized(study.size).factorial
-    centres = {other.setting: other.centre for other in study.experiment.factors if other is not factor}
+    others = (other for other in study.experiment.factors_at(study.size) if other.setting != factor.setting)
+    centres = {other.setting: other.centre for other in others}
     wanted = [
         variant.name
         for variant in study.experiment.variants(study.size)
