@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import ast
 import re
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from agent.errors import CallError
+from agent.parsing import parsed
 from agent.turns import Call
 from agent.workspace import Workspace
 
@@ -137,9 +136,7 @@ def syntax_error(source: str) -> str:
     the edit aimed at, because most such edits are right but for the line number.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            ast.parse(source)
+        parsed(source)
     except SyntaxError as error:
         return f"{type(error).__name__} in line {error.lineno}"
     except (ValueError, RecursionError, MemoryError) as error:

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 from daemon.home import Home
 from eval.errors import EvalError
 from eval.experiments.estimate import Estimate, estimate
-from eval.experiments.ledger import FILE, Ledger
+from eval.experiments.ledger import Ledger, has_results
 from eval.experiments.life import LifeConfig
 from eval.experiments.plan import Experiment, SizeName, registered
 
 if TYPE_CHECKING:
     from eval.experiments.analysis import Analysis
     from eval.experiments.ledger_records import CellRecord, Registration
+    from eval.experiments.report import Locked
 
 ALL = "all"
 
@@ -28,15 +29,15 @@ def lab_of(lab: Path | None, home: Path | None) -> Path:
     return lab.expanduser().absolute() if lab else Home.at(home).lab
 
 
-def named(which: str) -> list[Experiment]:
-    """The experiments that an id, or `all`, names.
+def named(which: str, size: SizeName | None = None) -> list[Experiment]:
+    """The experiments that an id, or `all` (of those that are defined at a size), names.
 
     Raises:
         EvalError: there is none; the text names the nearest.
     """
     known = registered()
     if which == ALL:
-        return list(known.values())
+        return [one for one in known.values() if size is None or size in one.sizes]
     if which not in known:
         near = difflib.get_close_matches(which, known, 1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
@@ -47,7 +48,7 @@ def named(which: str) -> list[Experiment]:
 @contextmanager
 def reading(lab: Path) -> Iterator[Ledger | None]:
     """The ledger of a laboratory, if there is one already."""
-    if not (lab / FILE).is_file():
+    if not has_results(lab):
         yield None
         return
     with Ledger(lab, read_only=True) as ledger:
@@ -64,6 +65,18 @@ def records(experiment: Experiment, size: SizeName, ledger: Ledger | None) -> di
     """What is known of the cells of an experiment as it is registered now, by name."""
     mine = locked(experiment, ledger)
     return ledger.cells(mine, size) if ledger and mine else {}
+
+
+def locking(experiment: Experiment, found: Analysis, ledger: Ledger) -> Locked | None:
+    """Since when an experiment stands as it is registered now, and how many of the lives analysed had ended before."""
+    from eval.experiments.report import Locked
+
+    mine = locked(experiment, ledger)
+    if mine is None:
+        return None
+    lived = [record for record in ledger.cells(mine, found.size).values() if record.digest in found.config_hashes]
+    earlier = sum(record.ended_at is not None and record.ended_at < mine.locked_at for record in lived)
+    return Locked(mine.version, mine.locked_at, mine.seen, earlier)
 
 
 def row_of(experiment: Experiment, size: SizeName, ledger: Ledger | None) -> dict[str, Any]:
@@ -115,13 +128,15 @@ def analysed(experiment: Experiment, size: SizeName, ledger: Ledger, seeds: int 
         )
     cells = experiment.cells(size, seeds or len({int(record.body["seed"]) for record in known.values()}))
     names = {cell.name for cell in cells}
+    count, planned = len({cell.seed for cell in cells}), experiment.sized(size).seeds
+    fewer = [f"{count} of {planned} registered seeds: the others are left out"] if count < planned else []
     return analyse(
         experiment,
         size,
         {name: life for name, life in ledger.lives(mine, size).items() if name in names},
         cells,
         {name: why for name, why in ledger.failures(mine, size).items() if name in names},
-        [note.text for note in ledger.notes(mine, size)],
+        [*fewer, *(note.text for note in ledger.notes(mine, size))],
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import re
-import warnings
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from textwrap import wrap
 
 from agent.errors import CallError
 from agent.full.files import SOURCE, folder_of, named, rank, raw, text_of, walk
+from agent.parsing import parsed
 from agent.tools import lines_of
 from agent.workspace import Workspace
 
@@ -155,9 +155,7 @@ def _joined(run: list[str]) -> list[str]:
 def _parts(path: str, text: str, lines: list[str]) -> Iterator[Part]:
     if path.endswith((".py", ".pyi")):
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                tree = ast.parse(text)
+            tree = parsed(text)
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             pass
         else:

@@ -47,7 +47,7 @@ def experiment_list(
     from daemon.experimenting import ALL, lab_of, named, reading, row_of
 
     with reading(lab_of(lab, home)) as ledger:
-        rows = [row_of(one, size.value, ledger) for one in named(ALL)]
+        rows = [row_of(one, size.value, ledger) for one in named(ALL, size.value)]
     if as_json:
         print_json(rows)
         return

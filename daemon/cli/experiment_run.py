@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from eval.experiments.plan import Experiment, SizeName
     from eval.experiments.runner import Progress, Ran
 
+Again = Annotated[bool, typer.Option("--again", help="Live anew what other code than this has lived.")]
 On = Annotated[str, typer.Option("--on", help="Where: local, local:N, ray, ray:local, ray:HOST:PORT or ray://HOST:PORT.")]
 
 
@@ -24,6 +25,7 @@ def experiment_run(
     seeds: Seeds = None,
     workers: Workers = 2,
     on: On = "local",
+    again: Again = False,
     lab: Lab = None,
     home: HomeOption = None,
     as_json: Json = False,
@@ -31,7 +33,7 @@ def experiment_run(
     """Live what is not lived yet. It may be killed anywhere, and goes on when it is called again."""
     from daemon.experimenting import lab_of, named
 
-    _run([(one, size.value, seeds) for one in named(which)], workers, on, lab_of(lab, home), home, as_json)
+    _run([(one, size.value, seeds) for one in named(which, size.value)], workers, on, lab_of(lab, home), home, as_json, again)
 
 
 def experiment_resume(
@@ -63,40 +65,55 @@ def experiment_report(
     home: HomeOption = None,
 ) -> None:
     """Write what came out, verdicts on the criteria first."""
-    from daemon.experimenting import ALL, analysed, lab_of, named, records
+    from daemon.experimenting import ALL, analysed, lab_of, locking, named, records
     from eval.experiments.ledger import Ledger
 
     folder = out.expanduser()
     with Ledger(lab_of(lab, home), read_only=True) as ledger:
         wanted = [one for one in named(which) if which != ALL or records(one, size.value, ledger)]
-        found = [analysed(one, size.value, ledger, seeds) for one in wanted]
+        found = [(analysis := analysed(one, size.value, ledger, seeds), one, locking(one, analysis, ledger)) for one in wanted]
     from eval.experiments.report import write_overview, write_report
 
-    written = [path for analysis in found for path in write_report(analysis, folder)]
-    for path in [*written, *(write_overview(found, folder) if which == ALL else ())]:
+    written = [path for analysis, one, locked in found for path in write_report(analysis, folder, one, locked)]
+    for path in [*written, *(write_overview([analysis for analysis, *_ in found], folder) if which == ALL else ())]:
         typer.echo(path)
 
 
 def _run(
-    plans: Sequence[tuple[Experiment, SizeName, int | None]], workers: int, on: str, lab: Path, home: Path | None, as_json: bool
+    plans: Sequence[tuple[Experiment, SizeName, int | None]],
+    workers: int,
+    on: str,
+    lab: Path,
+    home: Path | None,
+    as_json: bool,
+    again: bool = False,
 ) -> None:
-    """Run one after another; exit 1 if a cell has failed."""
+    """Run one after another; exit 1 if a cell has failed, or if one of several could not be planned."""
     from daemon.experimenting import analysed, estimated, reading
     from daemon.home import Home
+    from eval.errors import EvalError
+    from eval.experiments.claims import check_claims
     from eval.experiments.estimate import power_sentence
     from eval.experiments.executors.choice import open_executor
     from eval.experiments.ledger import Ledger
-    from eval.experiments.living import Living, model_hash
+    from eval.experiments.living import Living, code_hash, model_hash
     from eval.experiments.runner import run
 
     found: list[dict[str, Any]] = []
-    lab.mkdir(parents=True, exist_ok=True, mode=0o700)
-    work = Living(lab, Home.at(home).root)
+    work, code = Living(lab, Home.at(home).root), code_hash()
     for one, size, seeds in plans:
-        with reading(lab) as ledger:
-            plan = estimated(one, size, seeds, workers, ledger)
+        try:
+            check_claims(one, size)
+            with reading(lab) as ledger:
+                plan, power = estimated(one, size, seeds, workers, ledger), power_sentence(one, size, seeds)
+        except EvalError as error:
+            if len(plans) == 1:
+                raise
+            note(f"{one.id} is left out: {error}")
+            found.append({"id": one.id, "title": one.title, "size": size, "error": str(error)})
+            continue
         note(f"{one.id}, {one.title}: {plan.sentence}.")
-        note(power_sentence(one, size, seeds))
+        note(power)
         ran = run(
             one,
             size,
@@ -105,6 +122,8 @@ def _run(
             seeds=seeds,
             work=work,
             model=model_hash,
+            code=code,
+            again=again,
             on_progress=lambda progress, name=one.id: _progress(name, progress),  # type: ignore[misc]
         )
         with Ledger(lab, read_only=True) as ledger:
@@ -115,11 +134,13 @@ def _run(
             _print(one, ran, verdicts)
     if as_json:
         print_json(found)
-    if any(each["failed"] for each in found):
+    if any("error" in each or each["failed"] for each in found):
         raise typer.Exit(1)
 
 
 def _progress(name: str, progress: Progress) -> None:
+    if progress.warning:
+        note(f"{name}: {progress.warning}")
     if progress.cell or progress.done < progress.total:
         left = f", about {progress.remaining / 60:.0f} minutes left" if progress.remaining is not None else ""
         what = f"  {progress.cell}" if progress.cell else ""

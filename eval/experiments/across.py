@@ -1,13 +1,13 @@
-"""Criteria on all lives together: a p, or the knee of a curve."""
+"""Criteria on all lives together: a p, which is above or below the threshold by itself, or the knee of a curve."""
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from eval.experiments.contrasts import against_base, all_pairs
-from eval.experiments.findings import Interval, Judged
-from eval.experiments.levels import knee
+from eval.experiments.findings import Interval, Judged, Verdict
+from eval.experiments.levels import along, knee, named
 from eval.experiments.plan import Criterion
 from eval.experiments.study import Study
 from memory.arms import Arm
@@ -21,21 +21,33 @@ def judge_across(study: Study, criterion: Criterion, variants: Sequence[str]) ->
     if head == "knee":
         return _knee(study, criterion, rest)
     if head == "p_variants":
-        return _between_variants(study, criterion, rest or study.experiment.primary)
-    return _against_base(study, criterion, Arm(head.partition("@")[2] or "skill"), variants)
+        judged = _between_variants(study, criterion, rest or study.experiment.primary, variants)
+    else:
+        judged = _against_base(study, criterion, Arm(head.partition("@")[2] or "skill"), variants)
+    return of_all(study, judged, variants)
+
+
+def of_all(study: Study, judged: Judged, variants: Collection[str]) -> Judged:
+    """Undecided in place of met or not met where a cell of the variants that were looked at has no life that counts."""
+    missing = study.unlived(variants)
+    if not missing or judged.verdict not in ("met", "not met"):
+        return judged
+    return judged.model_copy(update={"verdict": "undecided", "why": f"{judged.why}; {missing}"})
 
 
 def _knee(study: Study, criterion: Criterion, rest: str) -> Judged:
+    """Replicates whose curves all bend at one level agree; that the curve rises at all was tested before."""
     measure, _, factor = rest.partition("/")
     value, why = knee(study, measure or study.experiment.primary, factor)
     if value is None:
-        verdict = "not met" if study.lives else "not measured"
-        return Judged.model_validate({"criterion": criterion, "verdict": verdict, "value": None, "variant": "", "why": why})
-    least, most = value.low or value.mean, value.high or value.mean
-    ends = [HOLDS[criterion.operator](end, criterion.threshold) for end in (least, most)]
-    verdict = "met" if all(ends) else "undecided" if any(ends) else "not met"
-    why = f"the mean curve bends at {value.mean:g}; those of the replicates between {least:g} and {most:g}"
-    return Judged.model_validate({"criterion": criterion, "verdict": verdict, "value": value, "variant": "", "why": why})
+        verdict: Verdict = "not met" if study.lives else "not measured"
+    else:
+        least, most = (value.mean if end is None else end for end in (value.low, value.high))
+        ends = [HOLDS[criterion.operator](end, criterion.threshold) for end in (least, most)]
+        verdict = "met" if all(ends) else "undecided" if any(ends) else "not met"
+        why = f"the mean curve bends at {value.mean:g}; those of the replicates between {least:g} and {most:g}"
+    judged = Judged(criterion=criterion, verdict=verdict, value=value, variant="", why=why)
+    return of_all(study, judged, along(study, named(study, factor)))
 
 
 def _against_base(study: Study, criterion: Criterion, arm: Arm, variants: Sequence[str]) -> Judged:
@@ -61,8 +73,8 @@ def _against_base(study: Study, criterion: Criterion, arm: Arm, variants: Sequen
     )
 
 
-def _between_variants(study: Study, criterion: Criterion, measure: str) -> Judged:
-    pairs = all_pairs(study, measure)
+def _between_variants(study: Study, criterion: Criterion, measure: str, variants: Sequence[str]) -> Judged:
+    pairs = all_pairs(study, measure, variants)
     known = [pair for pair in pairs if pair.p_adjusted is not None]
     if not known:
         why = next((pair.tested.why for pair in pairs), "there are not two variants")

@@ -146,8 +146,10 @@ def _warnings(study: Study, codes: Sequence[str]) -> list[str]:
     if missing := len(study.cells) - len(study.lives):
         failed = sum(cell.name in study.failed for cell in study.cells)
         found.append(
-            f"{missing} of {len(study.cells)} cells have no life that counts ({failed} failed): variants may be unequal"
+            f"{missing} of {len(study.cells)} cells have no life that counts ({failed} failed): what rests on them is undecided"
         )
+    if study.unit != "lives" and (partial := _partial(study)):
+        found.append(f"left out of all that compares, because they lack a place: {', '.join(partial)}")
     if len(codes) > 1:
         found.append(f"lives were lived by {len(codes)} versions of the code ({', '.join(codes)}): compare them with care")
     if len(models := {life.model for life in study.lives.values()}) > 1 and not _spreads(study, "model"):
@@ -158,6 +160,14 @@ def _warnings(study: Study, codes: Sequence[str]) -> list[str]:
             f"{len(seeds)} {'seed' if len(seeds) == 1 else 'seeds'}: intervals are wide, and small effects are not seen"
         )
     return found
+
+
+def _partial(study: Study) -> list[str]:
+    """Replicates of variants that have lives in some of their places only."""
+    lived: dict[str, set[bool]] = {}
+    for cell in study.cells:
+        lived.setdefault(f"{study.replicate(cell)} of {cell.variant}", set()).add(cell.name in study.lives)
+    return [name for name, found in lived.items() if len(found) > 1]
 
 
 def _spreads(study: Study, setting: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from eval.experiments.findings import AgainstBase, Contrast
 from eval.experiments.lived import Absent
@@ -12,8 +12,12 @@ from eval.experiments.study import Study, student
 from eval.metrics.continual import Measure
 from eval.statistics.corrections import holm
 from eval.statistics.lives import compare_lives
-from eval.statistics.paired import paired_t
+from eval.statistics.paired import paired_t, wilcoxon
+from eval.statistics.tested import Tested
 from memory.arms import Arm
+
+RANKED = 6
+"""From so many replicates on, Wilcoxon's signed ranks can show 5 % (with 5 the smallest two-sided p is 1/16)."""
 
 
 def contrasts(study: Study, measure: str, pairs: Iterable[tuple[str, str]] | None = None) -> list[Contrast]:
@@ -27,27 +31,39 @@ def contrasts(study: Study, measure: str, pairs: Iterable[tuple[str, str]] | Non
     return [one.model_copy(update={"p_adjusted": adjusted[str(place)]}) for place, one in enumerate(found)]
 
 
-def all_pairs(study: Study, measure: str) -> list[Contrast]:
-    """Each two candidates."""
-    return contrasts(study, measure, [(b, a) for a, b in itertools.combinations(study.candidates, 2)])
+def all_pairs(study: Study, measure: str, variants: Sequence[str] | None = None) -> list[Contrast]:
+    """Each two candidates, or of some variants."""
+    names = study.candidates if variants is None else variants
+    return contrasts(study, measure, [(b, a) for a, b in itertools.combinations(names, 2)])
 
 
 def _contrast(study: Study, measure: str, variant: str, against: str) -> Contrast:
     both = study.minus(variant, against, measure)
-    cells = {cell.name for cell in study.of(variant)}
-    sides = [
-        study.replicates({name: Measure(both[name][side], "") if name in both else Measure(None, "no pair") for name in cells})
+    theirs, mine = (
+        study.replicates(
+            {name: Measure(values[side]) for name, values in both.items()}, {cell.name for cell in study.of(variant)}
+        )
         for side in (0, 1)
-    ]
-    (unit, theirs), (_, mine) = sides
+    )
     differences = [mine[key] - theirs[key] for key in theirs]
     return Contrast(
         variant=variant,
         against=against,
         measure=measure,
-        difference=student(differences, unit) if differences else None,
+        difference=student(differences, study.unit) if differences else None,
         tested=paired_t(list(theirs.values()), [mine[key] for key in theirs]),
+        wilcoxon=_ranked(differences),
+        left_out=_left_out(study, variant, theirs),
     )
+
+
+def _ranked(differences: Sequence[float]) -> Tested | None:
+    return wilcoxon([0.0] * len(differences), differences) if len(differences) >= RANKED else None
+
+
+def _left_out(study: Study, variant: str, kept: Collection[str]) -> tuple[str, ...]:
+    found = dict.fromkeys(study.replicate(cell) for cell in study.of(variant))
+    return tuple(replicate for replicate in found if replicate not in kept)
 
 
 def against_base(study: Study, variants: Sequence[str], arms: Sequence[Arm]) -> list[AgainstBase]:
@@ -65,26 +81,36 @@ def _against_base(study: Study, variant: str, arm: Arm) -> AgainstBase:
     cells = [cell for cell in study.of(variant) if cell.name in study.lives]
     never = bool(cells) and all(study.lived(cell, arm).never for cell in cells)
     groups: dict[str, list[Cell]] = {}
-    by_seed = len({cell.seed for cell in cells}) > 1
-    for cell in cells:
-        groups.setdefault(str(cell.seed) if by_seed else cell.name, []).append(cell)
-    base: list[dict[str, bool]] = []
-    candidate: list[dict[str, bool]] = []
-    for group in groups.values():
-        base.append({})
-        candidate.append({})
+    for cell in study.of(variant):
+        groups.setdefault(study.replicate(cell), []).append(cell)
+    found: dict[str, tuple[dict[str, bool], dict[str, bool]]] = {}
+    for replicate, group in groups.items():
+        both: tuple[dict[str, bool], dict[str, bool]] = ({}, {})
         for cell in group:
             place = "/".join(map(str, cell.place.values())) + "/" if len(group) > 1 else ""
-            base[-1] |= _outcomes(study, cell, Arm.BASE, never, place)
-            candidate[-1] |= _outcomes(study, cell, arm, never, place)
+            base, candidate = (_outcomes(study, cell, each, never, place) for each in (Arm.BASE, arm))
+            if not base or not candidate:
+                break
+            both[0].update(base)
+            both[1].update(candidate)
+        else:
+            found[replicate] = both
+    compared = compare_lives([base for base, _ in found.values()], [candidate for _, candidate in found.values()])
     return AgainstBase(
-        variant=variant, arm=arm, blocks="never learnt" if never else "all", compared=compare_lives(base, candidate)
+        variant=variant,
+        arm=arm,
+        blocks="never learnt" if never else "all",
+        compared=compared,
+        wilcoxon=_ranked(compared.per_life),
+        left_out=_left_out(study, variant, found),
     )
 
 
 def _outcomes(study: Study, cell: Cell, arm: Arm, never: bool, place: str) -> dict[str, bool]:
-    """Task to whether it was resolved after the last night; nothing if it was not examined. Where a cluster has several places,
-    `place` tells attempts at one task apart; otherwise lives share the task, and the test knows it."""
+    """Task to whether it was resolved after the last night; nothing if it was not lived or not examined. Where a cluster has
+    several places, `place` tells attempts at one task apart; otherwise lives share the task, and the test knows it."""
+    if cell.name not in study.lives:
+        return {}
     lived = study.lived(cell, arm)
     try:
         found = lived.attempts(0 if arm is Arm.BASE else None, lived.never if never else None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -26,8 +26,19 @@ def crosscheck(cells: Mapping[str, Cell], lives: Mapping[str, Life]) -> Findings
     Lives of different code, of models that differ under one configuration, or of nights that differ without effect are warned
     of.
     """
-    warnings = [*_code(lives), *_models(cells, lives), *_without_effect(cells, lives)]
+    warnings = [*_code(cells, lives), *_models(cells, lives), *_without_effect(cells, lives)]
     return Findings(_shared(cells, lives), warnings)
+
+
+def other_code(codes: Mapping[str, str], now: str) -> list[str]:
+    """What to say where lives were lived by other code (by life: the hash of the code) than lives are lived by `now`."""
+    others = Counter(code for code in codes.values() if code != now)
+    if not others:
+        return []
+    told = ", ".join(f"{code}: {count}" for code, count in sorted(others.items()))
+    return [
+        f"{others.total()} of {len(codes)} lives were lived by other code ({told}) than this ({now}); --again lives them anew"
+    ]
 
 
 def taught(config: LifeConfig) -> str:
@@ -60,14 +71,20 @@ def _shared(cells: Mapping[str, Cell], lives: Mapping[str, Life]) -> dict[str, s
     return refused
 
 
-def _code(lives: Mapping[str, Life]) -> list[str]:
+def _code(cells: Mapping[str, Cell], lives: Mapping[str, Life]) -> list[str]:
     by_code: dict[str, list[str]] = defaultdict(list)
+    compared: dict[str, set[str]] = defaultdict(set)
     for name, life in lives.items():
         by_code[life.code].append(name)
+        compared[content_hash([cells[name].seed, cells[name].place])].add(life.code)
     if len(by_code) < 2:
         return []
     told = "; ".join(f"{code}: {len(names)}, as {names[0]}" for code, names in sorted(by_code.items()))
-    return [f"its lives were lived by {len(by_code)} different states of the code, so differences may be the code's ({told})"]
+    mixed = sum(len(codes) > 1 for codes in compared.values())
+    return [
+        f"its lives were lived by {len(by_code)} different states of the code ({told}); in {mixed} of {len(compared)} seeds "
+        "and places variants of different code are compared, whose differences may be the code's"
+    ]
 
 
 def _models(cells: Mapping[str, Cell], lives: Mapping[str, Life]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isclose
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -12,6 +13,10 @@ from eval.statistics.lives import Compared
 from eval.statistics.tested import Tested
 
 Verdict = Literal["met", "not met", "undecided", "not measured"]
+"""On a measure: the whole 95 % interval is on the right side of the threshold (met), on the wrong one (not met), or neither
+(undecided). On a p: met or not met by p alone, whatever its interval; not measured without p. On anything: undecided where a
+cell that it looks at has no life that counts, because those that failed may be the ones that would have spoken otherwise."""
+Unit = Literal["lives", "seeds", "repositories"]
 Kind = Literal["learning", "steps", "repeated errors", "retention"]
 
 
@@ -20,23 +25,32 @@ class _Finding(BaseModel):
 
 
 class Interval(_Finding):
-    """A mean over `n` replicates (`unit`: `lives` or `seeds`), with the 95 % interval of Student's t; no ends where n is 1.
+    """A mean over `n` replicates, with the 95 % interval of Student's t; no ends where n is 1.
 
-    A `knee` has the least and the largest over the seeds as ends, and a p has none.
+    A `knee` has the least and the largest over the replicates as ends, and a p has none. In a verdict, replicates that are all
+    equal have the ends of `Study.widened`.
     """
 
     mean: float
     low: float | None = None
     high: float | None = None
     n: int
-    unit: str = "lives"
+    unit: Unit = "lives"
+
+    @property
+    def flat(self) -> bool:
+        """Whether its replicates are all equal, so that Student's t knows nothing of their spread."""
+        if self.low is None or self.high is None:
+            return False
+        return isclose(self.low, self.high, rel_tol=1e-9, abs_tol=1e-12)
 
 
 class Summary(_Finding):
     """A measure of a variant: `values` of its cells in their order, and why those that are None are `missing`, by cell.
 
-    Where a size spreads over places and has several seeds, the replicates of `interval` are the seeds: each counts with the
-    mean over its places, because lives of one seed share a world. Otherwise they are the lives.
+    Where a size spreads over places and has several seeds, the replicates of `interval` are the seeds, always: each counts with
+    the mean over its places, because lives of one seed share a world. With one seed, and repositories in several places each,
+    they are the repositories; otherwise the lives. A replicate that lacks a place is left out.
     """
 
     variant: str
@@ -49,7 +63,8 @@ class Summary(_Finding):
 
 class Contrast(_Finding):
     """A measure of a variant minus that of another in cells of the same seed and place. `p_adjusted` is by Holm, over the
-    contrasts of the same measure."""
+    contrasts of the same measure. `wilcoxon` is reported beside it from `contrasts.RANKED` replicates on, and decides nothing.
+    `left_out` are replicates that lack a value on either side in any place."""
 
     variant: str
     against: str
@@ -57,11 +72,14 @@ class Contrast(_Finding):
     difference: Interval | None
     tested: Tested
     p_adjusted: float | None = None
+    wilcoxon: Tested | None = None
+    left_out: tuple[str, ...] = ()
 
 
 class AgainstBase(_Finding):
     """An arm against the base on the same tasks, after the last night. `blocks` says on which: those never learnt, or all where
-    every block was. Replicates are as in `Summary`; tasks are paired within them. `p_adjusted` is by Holm, over all of these.
+    every block was. Replicates are as in `Summary`; tasks are paired within them. `p_adjusted` is by Holm, over all of these;
+    `wilcoxon` and `left_out` are as in `Contrast`.
     """
 
     variant: str
@@ -69,6 +87,8 @@ class AgainstBase(_Finding):
     blocks: str
     compared: Compared
     p_adjusted: float | None = None
+    wilcoxon: Tested | None = None
+    left_out: tuple[str, ...] = ()
 
 
 class Placed(_Finding):

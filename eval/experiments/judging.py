@@ -1,4 +1,9 @@
-"""Verdicts: the whole interval on the right side of a threshold is met, on the wrong side not met, else undecided."""
+"""Verdicts: the whole interval on the right side of a threshold is met, on the wrong side not met, else undecided.
+
+Nothing is decided where a cell that a criterion looks at has no life that counts. Student's interval of replicates that are all
+equal has no width: shares of tasks get a binomial bound (`Study.widened`), of other units nothing is decided. A p is met or not
+met by itself (`eval.experiments.across`).
+"""
 
 from __future__ import annotations
 
@@ -7,7 +12,7 @@ from fnmatch import fnmatchcase
 from statistics import fmean
 
 from eval.errors import EvalError
-from eval.experiments.across import HOLDS, judge_across
+from eval.experiments.across import HOLDS, judge_across, of_all
 from eval.experiments.findings import Interval, Judged, Placed, Verdict
 from eval.experiments.measures import ACROSS, asked
 from eval.experiments.plan import Cell, Criterion
@@ -16,16 +21,14 @@ from eval.metrics.continual import Measure
 
 SPLIT = "design.split"
 """Where a size spreads over it, a criterion must hold in each split by itself."""
-_ONE = {"lives": "life", "seeds": "seed"}
+OTHERS = "others"
+"""What a criterion is `against` where it is the best of the other candidates."""
+_ONE = {"lives": "life", "seeds": "seed", "repositories": "repository"}
 _ORDER: tuple[Verdict, ...] = ("not met", "not measured", "undecided", "met")
 
 
 def judge(study: Study, criterion: Criterion) -> Judged:
-    """The verdict on a criterion.
-
-    Its `variant` is a name, a pattern (`*`, `size=*`: each must hold), or `best` (`best:MEASURE`: the best by another measure
-    than its own). Patterns and `best` leave out references and what it is `against`. `against` is a variant, `@ARM` for
-    another arm of the same lives, or `VARIANT@ARM`.
+    """The verdict on a criterion; what its `variant`, `against` and `without` can say is told by `Criterion`.
 
     Raises:
         EvalError: it names a variant or measure that does not exist.
@@ -51,12 +54,14 @@ def matching(study: Study, criterion: Criterion) -> list[str]:
     """The variants that a criterion is about.
 
     Raises:
-        EvalError: there is none.
+        EvalError: there is none, or `without` names another.
     """
-    against = criterion.against.partition("@")[0]
+    if unknown := [name for name in criterion.without if name not in study.variants]:
+        raise EvalError(f"{criterion.name}: no variant {unknown[0]!r} to leave out; there are {', '.join(study.variants)}")
     if criterion.variant in study.variants:
         return [criterion.variant]
-    names = [name for name in study.candidates if name != against]
+    left_out = {criterion.against.partition("@")[0], *criterion.without}
+    names = [name for name in study.candidates if name not in left_out]
     found = names if criterion.variant.startswith("best") else [n for n in names if fnmatchcase(n, criterion.variant)]
     if not found:
         raise EvalError(f"{criterion.name}: no variant {criterion.variant!r}; there are {', '.join(study.variants)}")
@@ -72,20 +77,40 @@ def _value(study: Study, criterion: Criterion, cell: Cell) -> Measure:
     mine = study.value(cell, criterion.measure)
     if mine.value is None or not criterion.against:
         return mine
-    variant, _, arm = criterion.against.partition("@")
-    if variant and variant not in study.variants:
-        raise EvalError(f"{criterion.name}: no variant {variant!r} to compare with; there are {', '.join(study.variants)}")
-    other = study.beside(cell, variant) if variant else cell
-    if other is None:
-        return Measure(None, f"{variant} has no cell with the same seed and place")
-    theirs = study.value(other, criterion.measure.partition("@")[0] + f"@{arm}" if arm else criterion.measure)
+    theirs = _theirs(study, criterion, cell)
     if theirs.value is None:
-        return Measure(None, f"{criterion.against}: {theirs.why}")
+        return Measure(None, f"against {theirs.why}")
     if criterion.compare == "difference":
         return Measure(mine.value - theirs.value, "")
     if theirs.value <= 0:
         return Measure(None, f"{criterion.against} has {theirs.value:g}: a ratio to it says nothing")
     return Measure(mine.value / theirs.value, "")
+
+
+def _theirs(study: Study, criterion: Criterion, cell: Cell) -> Measure:
+    """What a cell is compared with: of several, that which makes the claim hardest."""
+    _, _, arm = criterion.against.partition("@")
+    measure = criterion.measure.partition("@")[0] + f"@{arm}" if arm else criterion.measure
+    found = []
+    for name in _against(study, criterion, cell.variant):
+        other = study.beside(cell, name)
+        theirs = study.value(other, measure) if other else Measure(None, "no cell with the same seed and place")
+        if theirs.value is None:
+            return Measure(None, f"{name}: {theirs.why}")
+        found.append(theirs.value)
+    if not found:
+        return Measure(None, "there is no other variant")
+    return Measure((max if criterion.operator in (">=", ">") else min)(found))
+
+
+def _against(study: Study, criterion: Criterion, variant: str) -> list[str]:
+    """The variants that one is compared with."""
+    name = criterion.against.partition("@")[0]
+    if name == OTHERS:
+        return [other for other in study.candidates if other not in (variant, *criterion.without)]
+    if name and name not in study.variants:
+        raise EvalError(f"{criterion.name}: no variant {name!r} to compare with; there are {', '.join(study.variants)}")
+    return [name or variant] if criterion.against else []
 
 
 def _one(study: Study, criterion: Criterion, variant: str) -> Judged:
@@ -110,11 +135,8 @@ def _best(study: Study, criterion: Criterion, by: str) -> Judged:
     def best(among: Collection[int]) -> str | None:
         means = {}
         for name in names:
-            found = [
-                value for cell in study.of(name) if cell.seed in among and (value := ranked[name][cell.name].value) is not None
-            ]
-            if found:
-                means[name] = fmean(found)
+            if found := study.replicates(ranked[name], {cell.name for cell in study.of(name) if cell.seed in among}):
+                means[name] = fmean(found.values())
         return (max if higher else min)(means, key=lambda name: means[name]) if means else None
 
     overall = best(seeds)
@@ -136,7 +158,7 @@ def _best(study: Study, criterion: Criterion, by: str) -> Judged:
     if None in chosen.values() and found.value is not None:
         why = f"{found.why}; where the other seeds have no value none could be chosen, so nothing is decided"
         return found.model_copy(update={"verdict": "undecided", "why": why})
-    return found
+    return of_all(study, found, {*names, *(other for name in names for other in _against(study, criterion, name))})
 
 
 def _over_places(
@@ -167,22 +189,38 @@ def _over_places(
 def _held(study: Study, criterion: Criterion, values: Values) -> tuple[Verdict, Interval | None, str]:
     interval = study.interval(values, set(values))
     missing = {name: value.why for name, value in values.items() if value.value is None}
-    if (least := _at_least(study, criterion, values)) is not None and missing:
-        verdict, why = within(least, criterion)
-        if verdict == "not met":
+    if missing and (least := _at_least(study, criterion, values)) is not None:
+        verdict, least, why = _decided(study, criterion, least, values)
+        if not HOLDS[criterion.operator](least.mean, criterion.threshold) and (verdict == "not met" or least.flat):
             told = f"{len(missing)} of {len(values)} lives count with the least that it can be ({next(iter(missing.values()))})"
             return verdict, least, f"{why}; {told}"
     if interval is None:
         return "not measured", None, next(iter(missing.values()), "there are no cells")
-    verdict, why = within(interval, criterion)
+    verdict, interval, why = _decided(study, criterion, interval, values)
     unlived = [name for name in missing if name not in study.lives]
     if without := [name for name in missing if name in study.lives]:
-        # What has no value may have none because of what the claim is about: the others cannot speak for it.
-        verdict = "undecided"
-        why += f"; {len(without)} of {len(values)} lives have no value ({missing[without[0]]}), so nothing is decided"
+        why += f"; {len(without)} of {len(values)} lives have no value ({missing[without[0]]})"
     if unlived:
-        why += f"; {len(unlived)} of {len(values)} cells have no life"
+        why += f"; {len(unlived)} of {len(values)} cells have no life that counts ({missing[unlived[0]]})"
+    if missing:
+        # What has no value may have none because of what the claim is about: the others cannot speak for it.
+        return "undecided", interval, f"{why}, so nothing is decided"
     return verdict, interval, why
+
+
+def _decided(study: Study, criterion: Criterion, interval: Interval, values: Values) -> tuple[Verdict, Interval, str]:
+    """The verdict of an interval, and what it was judged by."""
+    if not interval.flat:
+        verdict, why = within(interval, criterion)
+        return verdict, interval, why
+    ratio = criterion.against and criterion.compare == "ratio"
+    if ratio or (wide := study.widened(interval, criterion.measure, set(values))) is None:
+        told = (
+            f"all {interval.n} {interval.unit} are at {_told(interval.mean)}: their spread is not known, so nothing is decided"
+        )
+        return "undecided", interval, told
+    verdict, why = within(wide[0], criterion)
+    return verdict, wide[0], f"{why}; {wide[1]}"
 
 
 def _at_least(study: Study, criterion: Criterion, values: Values) -> Interval | None:
@@ -206,8 +244,6 @@ def within(interval: Interval, criterion: Criterion) -> tuple[Verdict, str]:
     low, high = holds(interval.low, criterion.threshold), holds(interval.high, criterion.threshold)
     told = f"mean {_told(interval.mean)}, 95 % interval {_told(interval.low)} to {_told(interval.high)}"
     told += f" over {interval.n} {interval.unit}"
-    if interval.low == interval.high:
-        told += " (all are equal: their spread is not known)"
     if low and high:
         return "met", f"{told}: all of it {threshold}"
     if not low and not high:

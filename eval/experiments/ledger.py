@@ -11,33 +11,29 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, select, update
+from sqlalchemy import and_, delete, func, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from eval.errors import EvalError
+from eval.experiments.ledger_queries import end, know, linked, links_of, lives_of, record_of, registrations_of
 from eval.experiments.ledger_records import REFUSED, CellRecord, Note, NoteKind, Registration, State, stamp, take
-from eval.experiments.ledger_tables import (
-    CELLS,
-    EXAMS,
-    LINKS,
-    LIVES,
-    MIGRATIONS,
-    NIGHTS,
-    NOTES,
-    REGISTRATIONS,
-    life_of,
-    rows_of,
-)
-from eval.experiments.life import Life, LifeConfig
+from eval.experiments.ledger_tables import CELLS, EXAMS, LINKS, LIVES, MIGRATIONS, NIGHTS, NOTES, REGISTRATIONS, rows_of
+from eval.experiments.life import Life
 from eval.experiments.plan import Cell, Experiment, SizeName
 from memory.database import Database
-from memory.errors import RecordError, StoreVersionError, UnreadableStoreError, translated
-from memory.hashing import content_hash
+from memory.errors import RecordError, StoreVersionError, translated
 from memory.migrations import log_ahead, migrate, pending
 
 FILE = "lab.db"
+
+
+def has_results(lab: Path) -> bool:
+    """Whether there is a ledger in a folder. Raises `EvalError` where that cannot be seen."""
+    try:
+        return (lab / FILE).is_file()
+    except OSError as error:
+        raise EvalError(f"{lab}: cannot be read ({error.strerror}); correct --lab") from error
 
 
 class Ledger(Database):
@@ -50,7 +46,7 @@ class Ledger(Database):
 
     def __init__(self, lab: Path, read_only: bool = False) -> None:
         self._held: int | None = None
-        if read_only and not (lab / FILE).is_file():
+        if read_only and not has_results(lab):
             raise EvalError(f"{lab} holds no results; run an experiment there first, or correct --lab")
         if not read_only:
             self._held = take(lab)
@@ -84,7 +80,7 @@ class Ledger(Database):
         """Lock a registration: as it is recorded if it is, else as a new version."""
         text = experiment.model_dump(mode="json")
         with self.writing(f"the registration of {experiment.id}") as connection:
-            known = _registrations(connection, experiment.id)
+            known = registrations_of(connection, experiment.id)
             for registration in known:
                 if registration.hash == experiment.hash:
                     return registration
@@ -105,7 +101,7 @@ class Ledger(Database):
     def registrations(self, experiment: str) -> list[Registration]:
         """Every version of an experiment's registration, oldest first."""
         with self.reading() as connection:
-            return _registrations(connection, experiment)
+            return registrations_of(connection, experiment)
 
     def link(self, registration: Registration, size: SizeName, cells: Mapping[str, Sequence[Cell]]) -> list[str]:
         """Say which life (by digest) each cell of an experiment is; lives that are not known yet wait.
@@ -122,11 +118,11 @@ class Ledger(Database):
             before = {row.name: row.digest for row in connection.execute(select(LINKS.c.name, LINKS.c.digest).where(known))}
             for digest, sharing in cells.items():
                 for cell in sharing:
-                    _know(connection, digest, cell.life)
+                    know(connection, digest, cell.life)
                     row = key | {"name": cell.name, "variant": cell.variant, "digest": digest}
-                    linked = upsert(LINKS).values(row)
+                    placed = upsert(LINKS).values(row)
                     names = ["experiment", "version", "size", "name"]
-                    connection.execute(linked.on_conflict_do_update(index_elements=names, set_={"digest": digest}))
+                    connection.execute(placed.on_conflict_do_update(index_elements=names, set_={"digest": digest}))
                     if before.get(cell.name, digest) != digest:
                         moved.append(cell.name)
         return moved
@@ -149,12 +145,12 @@ class Ledger(Database):
                 if rows:
                     connection.execute(insert(into), rows)
             error = REFUSED + "; ".join(life.problems) if life.problems else ""
-            _end(connection, life.digest, error, registration, now, worker=worker, tries=tries, seconds=life.seconds)
+            end(connection, life.digest, error, registration, now, worker=worker, tries=tries, seconds=life.seconds)
 
     def failed(self, digest: str, error: str, registration: Registration, now: datetime, *, worker: str, tries: int) -> None:
         """Record why there is no life."""
         with self.writing(f"the failure of {digest}") as connection:
-            _end(connection, digest, error, registration, now, worker=worker, tries=tries, seconds=None)
+            end(connection, digest, error, registration, now, worker=worker, tries=tries, seconds=None)
 
     def refuse(self, digest: str, why: str) -> None:
         """Have a stored life count for nothing: the checks over all lives found something wrong with it."""
@@ -162,17 +158,31 @@ class Ledger(Database):
             mine = CELLS.c.digest == digest
             connection.execute(update(CELLS).where(mine).values(state="failed", error=REFUSED + why))
 
+    def codes(self, digests: Iterable[str]) -> dict[str, str]:
+        """By which code lives that count were lived, by digest."""
+        wanted = set(digests)
+        joined = select(LIVES.c.digest, LIVES.c.code).join_from(LIVES, CELLS, LIVES.c.digest == CELLS.c.digest)
+        with self.reading() as connection:
+            rows = connection.execute(joined.where(CELLS.c.state == "lived")).all()
+        return {row.digest: row.code for row in rows if row.digest in wanted}
+
+    def reopen(self, digests: Iterable[str]) -> None:
+        """Have lives wait to be lived anew. Until then they count for nothing; their rows stay until others replace them."""
+        with self.writing("lives to be lived again") as connection:
+            for digest in digests:
+                connection.execute(update(CELLS).where(CELLS.c.digest == digest).values(state="waiting"))
+
     def life(self, digest: str) -> Life | None:
         """A life exactly as it was stored, also one that counts for nothing; None if there is none."""
         with self.reading() as connection:
-            return next(iter(_lives(connection, LIVES.c.digest == digest).values()), None)
+            return next(iter(lives_of(connection, LIVES.c.digest == digest).values()), None)
 
     def lives(self, registration: Registration, size: SizeName) -> dict[str, Life]:
         """The lives that count, by the names of the experiment's cells."""
         with self.reading() as connection:
-            names = _linked(connection, registration, size, CELLS.c.state == "lived")
-            wanted = LIVES.c.digest.in_(select(LINKS.c.digest).where(_links(registration, size)))
-            lives = _lives(connection, wanted)
+            names = linked(connection, registration, size, CELLS.c.state == "lived")
+            wanted = LIVES.c.digest.in_(select(LINKS.c.digest).where(links_of(registration, size)))
+            lives = lives_of(connection, wanted)
         return {name: lives[digest] for name, digest in names.items()}
 
     def failures(self, registration: Registration, size: SizeName) -> dict[str, str]:
@@ -184,8 +194,8 @@ class Ledger(Database):
         """What is known of an experiment's cells, by name, in the order in which they were first linked."""
         joined = select(LINKS.c.name, CELLS).join_from(LINKS, CELLS, LINKS.c.digest == CELLS.c.digest)
         with self.reading() as connection:
-            rows = connection.execute(joined.where(_links(registration, size)).order_by(LINKS.c.name)).mappings().all()
-        return {row["name"]: _record(row) for row in rows}
+            rows = connection.execute(joined.where(links_of(registration, size)).order_by(LINKS.c.name)).mappings().all()
+        return {row["name"]: record_of(row) for row in rows}
 
     def digests(self, state: State = "lived") -> set[str]:
         """Of all cells in a state, whatever they belong to."""
@@ -209,72 +219,3 @@ class Ledger(Database):
         with self.reading() as connection:
             rows = connection.execute(chosen.order_by(NOTES.c.at, NOTES.c.kind, NOTES.c.text)).mappings().all()
         return [Note.model_validate(dict(row)) for row in rows]
-
-
-def _registrations(connection: Connection, experiment: str) -> list[Registration]:
-    chosen = select(REGISTRATIONS).where(REGISTRATIONS.c.experiment == experiment).order_by(REGISTRATIONS.c.version)
-    found = [
-        Registration.model_validate(dict(row) | {"text": json.loads(row["text"])})
-        for row in connection.execute(chosen).mappings()
-    ]
-    for registration in found:
-        if content_hash(registration.text) != registration.hash:
-            raise UnreadableStoreError(
-                f"{experiment}, version {registration.version}: the registration was changed after it was locked; "
-                "the results in this laboratory prove nothing: start again in another one"
-            )
-    return found
-
-
-def _know(connection: Connection, digest: str, life: LifeConfig) -> None:
-    body = json.dumps(life.model_dump(mode="json"), ensure_ascii=False, sort_keys=True)
-    known = connection.execute(select(CELLS.c.body).where(CELLS.c.digest == digest)).scalar()
-    if known is None:
-        connection.execute(insert(CELLS).values(digest=digest, body=body))
-    elif json.loads(known) != json.loads(body):
-        raise RecordError(f"two configurations have the digest {digest}; raise FORMAT in eval/experiments/life.py")
-
-
-def _end(
-    connection: Connection,
-    digest: str,
-    error: str,
-    registration: Registration,
-    now: datetime,
-    *,
-    worker: str,
-    tries: int,
-    seconds: float | None,
-) -> None:
-    error = error.encode("utf-8", "backslashreplace").decode()  # what a model wrote may be no proper text
-    ended = {"error": error, "worker": worker, "tries": CELLS.c.tries + tries, "seconds": seconds, "ended_at": stamp(now)}
-    ended |= {"state": "failed" if error else "lived", "registration": registration.hash}
-    if not connection.execute(update(CELLS).where(CELLS.c.digest == digest).values(ended)).rowcount:
-        raise RecordError(f"{digest} is no known cell; link it first")
-
-
-def _links(registration: Registration, size: SizeName) -> ColumnElement[bool]:
-    columns = LINKS.c
-    mine = (columns.experiment == registration.experiment) & (columns.version == registration.version)
-    return mine & (columns.size == size)
-
-
-def _linked(connection: Connection, registration: Registration, size: SizeName, which: ColumnElement[bool]) -> dict[str, str]:
-    joined = select(LINKS.c.name, LINKS.c.digest).join_from(LINKS, CELLS, LINKS.c.digest == CELLS.c.digest)
-    chosen = joined.where(_links(registration, size) & which).order_by(LINKS.c.name)
-    return {row.name: row.digest for row in connection.execute(chosen)}
-
-
-def _lives(connection: Connection, which: ColumnElement[bool]) -> dict[str, Life]:
-    heads = connection.execute(select(LIVES).where(which)).all()
-    found = {}
-    for head in heads:
-        exams = connection.execute(select(EXAMS).where(EXAMS.c.digest == head.digest).order_by(EXAMS.c.number)).all()
-        nights = connection.execute(select(NIGHTS).where(NIGHTS.c.digest == head.digest).order_by(NIGHTS.c.number)).all()
-        found[head.digest] = life_of(head, list(exams), list(nights))
-    return found
-
-
-def _record(row: Mapping[Any, Any]) -> CellRecord:
-    fields = {name: row[name] for name in CellRecord.model_fields}
-    return CellRecord.model_validate(fields | {"body": json.loads(row["body"])})

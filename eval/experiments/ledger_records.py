@@ -68,7 +68,7 @@ def take(lab: Path) -> int:
     """
     handle = -1
     try:
-        lab.mkdir(parents=True, exist_ok=True)
+        lab.mkdir(parents=True, exist_ok=True, mode=0o700)
         handle = os.open(lab, os.O_RDONLY | os.O_DIRECTORY)
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         (lab / OWNER).write_text(f"{os.getpid()}\n", encoding="ascii")

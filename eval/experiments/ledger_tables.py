@@ -154,7 +154,11 @@ def _first(connection: Connection) -> None:
         connection.exec_driver_sql(statement)
 
 
-MIGRATIONS: tuple[Migration, ...] = (("lab_0001_registrations_cells_lives", _first),)
+def _sources(connection: Connection) -> None:
+    connection.exec_driver_sql("ALTER TABLE nights ADD COLUMN sources TEXT NOT NULL DEFAULT '{}'")
+
+
+MIGRATIONS: tuple[Migration, ...] = (("lab_0001_registrations_cells_lives", _first), ("lab_0002_sources", _sources))
 
 # As in the store: the columns are the fields of the types, so that a field without a migration fails its first test.
 REGISTRATIONS = table("registrations", *map(column, ("experiment", "version", "hash", "text", "locked_at", "seen")))
@@ -202,7 +206,9 @@ def _exam(row: Row[Any]) -> dict[str, Any]:
 
 def _night(row: Row[Any]) -> dict[str, Any]:
     body = {name: row._mapping[name] for name in NightRow.model_fields}
-    return body | {name: json.loads(body[name]) for name in ("dropped", "losses", "base_losses", "adapters", "notes")}
+    return body | {
+        name: json.loads(body[name]) for name in ("sources", "dropped", "losses", "base_losses", "adapters", "notes")
+    }
 
 
 def _flat(fields: dict[str, Any]) -> dict[str, Any]:

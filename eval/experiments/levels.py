@@ -25,15 +25,13 @@ def levels(study: Study, factor: Factor, measure: str) -> tuple[Levels, tuple[fl
     seed that has a value at every level.
 
     There is a knee only if the best level is better than the first by more than chance: the interval of the paired difference
-    leaves out 0.
+    (widened where all are equal) leaves out 0.
     """
     found: dict[float, dict[str, float]] = {}
-    unit = "lives"
-    for level in sorted(float(value) for value in factor.levels if isinstance(value, int | float)):
-        unit, values = _at(study, factor, level, measure)
-        if values:
+    for level in _sorted(factor):
+        if values := _at(study, factor, level, measure):
             found[level] = values
-    points = tuple(Point(x=x, interval=student(list(values.values()), unit)) for x, values in found.items())
+    points = tuple(Point(x=x, interval=student(list(values.values()), study.unit)) for x, values in found.items())
     sign = -1.0 if asked(measure).metric.better == "lower" else 1.0
     shared = [key for key in next(iter(found.values()), {}) if all(key in values for values in found.values())]
     blank = Levels(factor=factor.name, measure=measure, points=points, knee=None)
@@ -43,7 +41,13 @@ def levels(study: Study, factor: Factor, measure: str) -> tuple[Levels, tuple[fl
     xs = list(found)
     means = [sign * point.interval.mean for point in points]
     top = xs[means.index(max(means))]
-    rise = student([sign * (found[top][key] - found[xs[0]][key]) for key in shared], unit)
+    rise = student([sign * (found[top][key] - found[xs[0]][key]) for key in shared], study.unit)
+    if rise.flat:
+        cells = {
+            cell.name for name in (*at_level(study, factor, top), *at_level(study, factor, xs[0])) for cell in study.of(name)
+        }
+        wide = study.widened(rise, measure, cells)
+        rise = wide[0] if wide else student([rise.mean], study.unit)
     if top == xs[0] or rise.low is None or rise.low <= 0:
         why = f"no level is better than {xs[0]:g} by more than chance: there is nothing that bends"
         return blank.model_copy(update={"why": why}), ()
@@ -70,31 +74,53 @@ def knee(study: Study, measure: str, factor: str) -> tuple[Interval | None, str]
     Raises:
         EvalError: there is no such factor with numeric levels.
     """
-    factors = numeric(study)
-    named = [one for one in factors if factor in ("", one.name)]
-    if not named:
-        raise EvalError(f"no numeric factor {factor!r}; there are {', '.join(one.name for one in factors) or 'none'}")
-    curve, each = levels(study, named[0], measure)
+    curve, each = levels(study, named(study, factor), measure)
     if curve.knee is None:
         return None, curve.why
     low, high = min((*each, curve.knee)), max((*each, curve.knee))
     return Interval(mean=curve.knee, low=low, high=high, n=len(each), unit=curve.points[0].interval.unit), ""
 
 
-def _at(study: Study, factor: Factor, level: float, measure: str) -> tuple[str, dict[str, float]]:
-    """Replicates (by seed and place, whichever variants they are of) at a level."""
+def named(study: Study, factor: str) -> Factor:
+    """The numeric factor of a name, or the first one.
+
+    Raises:
+        EvalError: there is no such factor with numeric levels.
+    """
+    factors = numeric(study)
+    for one in factors:
+        if factor in ("", one.name):
+            return one
+    raise EvalError(f"no numeric factor {factor!r}; there are {', '.join(one.name for one in factors) or 'none'}")
+
+
+def at_level(study: Study, factor: Factor, level: float) -> list[str]:
+    """The variants at a level, the other factors at their centre where not all are crossed."""
     crossed = study.experiment.sized(study.size).factorial
     others = (other for other in study.experiment.factors_at(study.size) if other.setting != factor.setting)
     centres = {other.setting: other.centre for other in others}
-    wanted = [
+    return [
         variant.name
         for variant in study.experiment.variants(study.size)
         if variant.settings.get(factor.setting) == level
         and (crossed or all(variant.settings.get(setting) == centre for setting, centre in centres.items()))
     ]
-    unit, sums = "lives", dict[str, list[float]]()
-    for name in wanted:
-        unit, values = study.replicates({cell.name: study.value(cell, measure) for cell in study.of(name)})
-        for key, value in values.items():
+
+
+def along(study: Study, factor: Factor) -> list[str]:
+    """The variants at all levels of a factor."""
+    return [name for level in _sorted(factor) for name in at_level(study, factor, level)]
+
+
+def _sorted(factor: Factor) -> list[float]:
+    return sorted(float(value) for value in factor.levels if isinstance(value, int | float))
+
+
+def _at(study: Study, factor: Factor, level: float, measure: str) -> dict[str, float]:
+    """Replicates (by seed and place, whichever variants they are of) at a level."""
+    sums: dict[str, list[float]] = {}
+    names = at_level(study, factor, level)
+    for name in names:
+        for key, value in study.replicates({cell.name: study.value(cell, measure) for cell in study.of(name)}).items():
             sums.setdefault(key.removeprefix(f"{name}/"), []).append(value)
-    return unit, {key: sum(values) / len(values) for key, values in sums.items()}
+    return {key: sum(values) / len(values) for key, values in sums.items() if len(values) == len(names)}

@@ -17,7 +17,7 @@ from memory.knowledge.config import KnowledgeConfig
 Severity = Literal["minor", "moderate", "major"]
 SplitName = Literal["A", "B", "C", "D", "E"]
 Fault = Literal["", "leak", "labels", "shared_memory"]
-FORMAT = 1
+FORMAT = 2
 """Raised when a life of the same configuration would be lived or measured otherwise; what was lived before is lived again."""
 
 
@@ -51,8 +51,8 @@ class SequenceDesign(BaseModel):
 
 class DriftDesign(BaseModel):
     """A repository that changes once the agent has learnt it: `lived` sessions before and one night; then nights after
-    `recovery` sessions (in all) of the changed one. Examined on `examined` unseen tasks of it as it was (`before`), and as it
-    is (`after`)."""
+    `recovery` sessions (in all) of the changed one. Examined on `examined` unseen tasks of any kind of it as it was (`before`),
+    and as it is (`after`)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -117,7 +117,8 @@ class ExamRow(BaseModel):
 
 
 class NightRow(BaseModel):
-    """What a night of a life did, counted from 1. `losses` are mean losses (nats per own token) of what earlier nights taught
+    """What a night of a life did, counted from 1. `sources` counts its examples by whose solutions they tell: the agent's own,
+    merged fixes of tasks that were over, rehearsal. `losses` are mean losses (nats per own token) of what earlier nights taught
     (by block), under the new adapter. `refused` says why nothing was trained."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -125,6 +126,7 @@ class NightRow(BaseModel):
     night: int = Field(ge=1)
     block: str
     examples: int = 0
+    sources: dict[str, int] = {}
     dropped: dict[str, int] = {}
     tokens: int = 0
     seconds: float = 0.0

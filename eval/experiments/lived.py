@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Literal
 
 from eval.experiments.life import Life, LifeConfig, NightRow
 from eval.metrics.attempts import WHY
@@ -15,6 +16,10 @@ from memory.arms import Arm
 
 SKILLS = ""
 """The block of the base's own skills."""
+Behind = Literal["all", "learnt", "earlier", "gained", "never", "after", "skills"]
+"""The tasks of which a value is a share: those of all blocks, of learnt ones, of those learnt before the last night, of the
+latter those that their own night gained, of blocks never learnt (later than in the first night, where all were), of a changed
+repository, the base's own skills."""
 
 
 class Absent(Exception):
@@ -143,9 +148,33 @@ class Lived:
         return self.matrix.taught
 
     @property
+    def earlier(self) -> dict[str, int]:
+        """The blocks learnt before the last night, with theirs."""
+        return {block: night for block, night in self.matrix.taught.items() if night < self.last}
+
+    @property
     def never(self) -> tuple[str, ...]:
         """Blocks that were never learnt."""
         return self.matrix.untaught
+
+    def tasks(self, behind: Behind) -> set[str]:
+        """Ids of the tasks, of all that it was examined on, of which a value is a share."""
+        if behind == "gained":
+            gained = (self._solved(night, block) - self._solved(0, block) for block, night in self.earlier.items())
+            return set[str]().union(*gained)
+        blocks: dict[Behind, Iterable[str]] = {
+            "all": self.blocks,
+            "learnt": self.matrix.taught,
+            "earlier": self.earlier,
+            "never": self.never or [block for block, night in self.matrix.taught.items() if night > 1],
+            "after": ("after",),
+            "skills": (SKILLS,),
+        }
+        rows = (row for night in range(self.last + 1) for row in self.rows(night))
+        return {attempt.task_id for block, attempt in rows if block in blocks[behind] and attempt.graded}
+
+    def _solved(self, night: int, block: str) -> set[str]:
+        return {attempt.task_id for of, attempt in self.rows(night) if of == block and attempt.resolved}
 
     @property
     def nights(self) -> list[NightRow]:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +20,33 @@ from eval.experiments.days import Days
 from eval.experiments.life import ExamRow, Life, LifeConfig, NightRow
 from eval.experiments.nights import Nights
 from eval.experiments.remembering import Memories
-from eval.experiments.worlds import Block, World, open_world
+from eval.experiments.workplace import workplace
+from eval.experiments.worlds import Block, World, open_world, unseen_of
 from eval.metrics.rows import Attempted, attempted
 from eval.play import Routes
 from memory.arms import Arm
 from memory.hashing import source_hash
 from memory.trajectories import Trajectory
 
+ASKED_SKILLS = (Arm.BASE, Arm.SKILL)
+"""Arms whose own skills of the base are examined: what an adapter costs is seen without recall."""
+EXAMS_REGRADED = 4
+"""Successes of each examination that are carried out and graded again."""
+TELLING = ("experiments", "metrics", "report", "statistics")
+LIVING = ("checks", "days", "life", "living", "nights", "remembering", "worlds")
 LEAKED = 8
 """Tasks of the exam that a life with the fault `leak` lives too."""
 
 
 def code_hash() -> str:
-    """Hash of the sources that decide what a life does."""
-    return source_hash(tuple(Path(str(package.__file__)).parent for package in (agent, consolidation, judgement, memory)))
+    """Hash of the sources that decide what a life does; not of those that only tell of it."""
+    whole = [Path(str(package.__file__)).parent for package in (agent, consolidation, memory)]
+    ours = Path(str(judgement.__file__)).parent
+    whole += [folder for folder in ours.iterdir() if folder.is_dir() and folder.name not in TELLING and folder.name[0] != "_"]
+    single = [path for path in ours.glob("*.py") if not path.name.startswith("bench_")]
+    single += [ours / "experiments" / f"{name}.py" for name in LIVING]
+    single += [ours / "metrics" / f"{name}.py" for name in ("rows", "signatures")]
+    return source_hash((*sorted(whole), *sorted(single)))
 
 
 def model_hash(config: LifeConfig) -> str:
@@ -57,23 +68,17 @@ class Living:
         began = time.monotonic()
         world = open_world(config, self.home or self.lab)
         digest = config.digest(world.weights.hash)
-        work = self.lab / "work" / f"{digest}-{os.getpid()}"
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir(parents=True)
-        try:
-            with ExitStack() as stack:
-                life = _Lived(world, Days(world, self.lab / "days"), work, stack)
-                return Life(
-                    digest=digest,
-                    model=world.player.model.fingerprint,
-                    code=code_hash(),
-                    blocks=tuple(block.name for block in life.blocks),
-                    **life.live(),
-                    seconds=round(time.monotonic() - began, 1),
-                    load=round(os.getloadavg()[0], 2),
-                )
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
+        with workplace(self.lab / "work", f"{digest}-{os.getpid()}") as work, ExitStack() as stack:
+            life = _Lived(world, Days(world, self.lab / "days"), work, stack)
+            return Life(
+                digest=digest,
+                model=world.player.model.fingerprint,
+                code=code_hash(),
+                blocks=tuple(block.name for block in life.blocks),
+                **life.live(),
+                seconds=round(time.monotonic() - began, 1),
+                load=round(os.getloadavg()[0], 2),
+            )
 
 
 @dataclass
@@ -88,9 +93,10 @@ class _Lived:
         self.config = self.world.config
         self.blocks = self.world.blocks()
         self.skills = self.world.skill_ids()
+        self.unseen = unseen_of(self.blocks, self.skills)
         self.checks = Checks(self.world, self.blocks, self.skills)
-        self.nights = Nights(self.world, self.work, self._unseen, self.checks)
-        self.memories = Memories(self.world, self.work, self._unseen)
+        self.nights = Nights(self.world, self.work, self.unseen, self.checks)
+        self.memories = Memories(self.world, self.work, self.unseen)
         self.stack.callback(self.memories.close)
 
     def live(self) -> dict[str, Any]:
@@ -107,14 +113,8 @@ class _Lived:
         problems = self.checks.of_rows(self.exams, len(taught), nights, self.memories)
         return {"learnt": learnt, "exams": tuple(self.exams), "nights": tuple(nights), "problems": problems}
 
-    @cached_property
-    def _unseen(self) -> list[str]:
-        """Ids of what is examined and never taught."""
-        lived = {identity for block in self.blocks for identity in block.lived}
-        return sorted({identity for block in self.blocks for identity in block.examined} - lived | set(self.skills))
-
     def _night(self, number: int, block: Block) -> NightRow:
-        ids = [*block.lived, *(self._unseen[:LEAKED] if self.config.fault == "leak" else ())]
+        ids = [*block.lived, *(self.unseen[:LEAKED] if self.config.fault == "leak" else ())]
         played = self.days.of(ids)
         if self.config.fault == "labels":
             played = mislabelled(played)
@@ -132,10 +132,10 @@ class _Lived:
                 continue  # before any night every arm is the base, which nothing ever changes
             serving = routes if arm.adapts else {}
             asked = [(block.name, identity) for block in self.blocks for identity in block.examined]
-            asked += [("", identity) for identity in self.skills]
+            asked += [("", identity) for identity in self.skills if arm in ASKED_SKILLS]
             rows = self._played(arm, [identity for _, identity in asked], serving)
             self.exams += [ExamRow(arm=arm, night=number, block=block, attempt=rows[identity]) for block, identity in asked]
-            if not arm.recalls:
+            if arm in ASKED_SKILLS:
                 more = self.world.capability(serving)
                 self.exams += [ExamRow(arm=arm, night=number, block="", attempt=row) for row in more]
 
@@ -147,7 +147,9 @@ class _Lived:
         if (layer := self.memories.layer(arm)) is not None:
             player = replace(player, knowledge=layer)
         stream = self.world.stream(ids)
-        return {trajectory.task_id: self._row(trajectory) for trajectory in player.play(stream, stream.tasks(), routes)}
+        played = list(player.play(stream, stream.tasks(), routes))
+        self.checks.regrade(played, f"exam of arm {arm}", EXAMS_REGRADED)
+        return {trajectory.task_id: self._row(trajectory) for trajectory in played}
 
     def _row(self, trajectory: Trajectory) -> Attempted:
         return attempted(trajectory, self.days.kind(trajectory.task_id), recalled=self.memories.told(trajectory))

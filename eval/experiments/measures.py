@@ -14,7 +14,7 @@ from typing import Literal
 from eval.errors import EvalError
 from eval.experiments import costs, transfers
 from eval.experiments.life import Life, LifeConfig
-from eval.experiments.lived import Absent, Lived
+from eval.experiments.lived import Absent, Behind, Lived
 from eval.metrics.continual import Measure
 from memory.arms import Arm
 
@@ -31,11 +31,13 @@ _NAME = re.compile(r"(?P<name>\w+)(?:\[(?P<kind>[^\]]+)\])?(?:@(?P<arm>\w+))?")
 
 @dataclass(frozen=True)
 class Metric:
-    """A measure: its unit, which way is better, what it is in words."""
+    """A measure: its unit, which way is better, and what it is in words; for shares of tasks, or of what was done at them,
+    which tasks these are."""
 
     unit: str
     better: Better
     of: Of
+    behind: Behind | None = None
 
     def measured(self, lived: Lived) -> Measure:
         """Its value for an arm of a life, or why there is none."""
@@ -59,30 +61,31 @@ class Metric:
 
 
 MEASURES: dict[str, Metric] = {
-    "acc": Metric("share", "higher", transfers.acc),
-    "forward_transfer": Metric("share", "higher", transfers.forward_transfer),
-    "gain": Metric("share", "higher", transfers.gain),
-    "final_gain": Metric("share", "higher", transfers.final_gain),
-    "forgetting": Metric("share", "lower", transfers.forgetting),
-    "forgetting_net": Metric("share", "lower", transfers.forgetting_net),
-    "forgotten": Metric("share", "lower", transfers.forgotten),
-    "forgotten_net": Metric("share", "lower", transfers.forgotten_net),
-    "backward_transfer": Metric("share", "higher", transfers.backward_transfer),
-    "aulc": Metric("share", "higher", transfers.aulc),
-    "plasticity": Metric("share", "higher", transfers.plasticity),
-    "stability": Metric("share", "higher", transfers.stability),
-    "clf_beta": Metric("share", "higher", transfers.clf_beta),
+    "acc": Metric("share", "higher", transfers.acc, "all"),
+    "forward_transfer": Metric("share", "higher", transfers.forward_transfer, "never"),
+    "gain": Metric("share", "higher", transfers.gain, "learnt"),
+    "final_gain": Metric("share", "higher", transfers.final_gain, "learnt"),
+    "forgetting": Metric("share", "lower", transfers.forgetting, "earlier"),
+    "forgetting_net": Metric("share", "lower", transfers.forgetting_net, "earlier"),
+    "forgotten": Metric("share", "lower", transfers.forgotten, "learnt"),
+    "forgotten_net": Metric("share", "lower", transfers.forgotten_net, "learnt"),
+    "backward_transfer": Metric("share", "higher", transfers.backward_transfer, "earlier"),
+    "aulc": Metric("share", "higher", transfers.aulc, "learnt"),
+    "plasticity": Metric("share", "higher", transfers.plasticity, "learnt"),
+    "stability": Metric("share", "higher", transfers.stability, "earlier"),
+    "clf_beta": Metric("share", "higher", transfers.clf_beta, "learnt"),
     "cl_score": Metric("points", "higher", transfers.cl_score),
-    "retention": Metric("share", "higher", transfers.retention),
-    "retention_rate": Metric("share", "higher", transfers.retention_rate),
-    "retention_min": Metric("share", "higher", transfers.retention_min),
-    "base_skills": Metric("share", "higher", transfers.base_skills),
-    "stale_change": Metric("share", "higher", transfers.stale_change),
-    "recovered": Metric("share", "higher", transfers.recovered),
+    "retention": Metric("share", "higher", transfers.retention, "gained"),
+    "retention_worst": Metric("share", "higher", transfers.retention_worst, "gained"),
+    "retention_rate": Metric("share", "higher", transfers.retention_rate, "learnt"),
+    "retention_min": Metric("share", "higher", transfers.retention_min, "learnt"),
+    "base_skills": Metric("share", "higher", transfers.base_skills, "skills"),
+    "stale_change": Metric("share", "higher", transfers.stale_change, "after"),
+    "recovered": Metric("share", "higher", transfers.recovered, "all"),
     "recovery_sessions": Metric("sessions", "lower", transfers.recovery_sessions),
     "stale_conflicts": Metric("per turn", "lower", costs.stale_conflicts),
-    "resolve_rate": Metric("share", "higher", costs.resolve_rate),
-    "resolve_rate_test": Metric("share", "higher", costs.resolve_rate_test),
+    "resolve_rate": Metric("share", "higher", costs.resolve_rate, "all"),
+    "resolve_rate_test": Metric("share", "higher", costs.resolve_rate_test, "never"),
     "steps": Metric("turns per attempt", "lower", costs.steps),
     "tokens": Metric("tokens per attempt", "lower", costs.tokens),
     "steps_resolved": Metric("turns per attempt", "lower", costs.steps_resolved),
@@ -92,8 +95,8 @@ MEASURES: dict[str, Metric] = {
     "seconds": Metric("seconds per attempt", "lower", costs.seconds),
     "malformed": Metric("share of turns", "lower", costs.malformed),
     "conflicts": Metric("per turn", "lower", costs.conflicts),
-    "repeat_error_rate": Metric("share", "lower", costs.repeat_error_rate),
-    "useful_calls": Metric("share", "higher", costs.useful_calls),
+    "repeat_error_rate": Metric("share", "lower", costs.repeat_error_rate, "all"),
+    "useful_calls": Metric("share", "higher", costs.useful_calls, "all"),
     "useful_time": Metric("share", "higher", costs.useful_time),
     "median_steps_to_green": Metric("turns", "lower", costs.median_steps_to_green),
     "training_loss": Metric("nats per token", "lower", costs.training_loss),
@@ -105,7 +108,7 @@ MEASURES: dict[str, Metric] = {
     "adapter_bytes": Metric("bytes", "lower", costs.adapter_bytes),
     "rank": Metric("ranks", "lower", costs.rank),
     "gain_per_rank": Metric("share per rank", "higher", costs.gain_per_rank),
-    "router_accuracy": Metric("share", "higher", costs.router_accuracy),
+    "router_accuracy": Metric("share", "higher", costs.router_accuracy, "all"),
     "compression_kept": Metric("share of energy", "higher", costs.compression_kept),
 }
 """By name. Shares are of 1; differences to the base or to row 0 are shares too, and may be negative."""

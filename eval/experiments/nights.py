@@ -5,6 +5,7 @@ No gate stands here, whatever the daemon has: an experiment counts every adapter
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from consolidation.synthesis.choice import close_synthesiser, open_synthesiser
 from consolidation.synthesis.seam import Lived
 from consolidation.trainers.base import Example, Job
 from eval.experience import lived_of_day
-from eval.experiments.checks import Checks
+from eval.experiments.checks import REGRADED, Checks
 from eval.experiments.life import NightRow
 from eval.experiments.worlds import Block, World
 from eval.play import Routes
@@ -65,7 +66,7 @@ class Nights:
         night, sandbox = self.world.config.night, self.world.player.sandbox
         self._blocks |= dict.fromkeys(block.lived, block.name)
         self._verified |= {trajectory.id for trajectory in played if trajectory.resolved}
-        self.checks.regrade(played)
+        self.checks.regrade(played, "labels", REGRADED)
         lived = lived_of_day(stream, played, sandbox, night.merged_fixes, terse=self.world.terse)
         self._told += [*self._pairs(lived, row.night), *self._rehearsed(block)]
         held = self.world.held_out(self.unseen if self.world.config.fault != "leak" else ())
@@ -99,7 +100,9 @@ class Nights:
             return row.model_copy(update={"refused": "; ".join(refused) or "nothing fit for training was lived"})
         self._trainings += done.values()
         self.table |= {scope: str(given["adapter"]) for scope, given in done.items()}
-        return row.model_copy(update=self._account(done.values(), samples) | {"refused": "; ".join(refused)})
+        sources = Counter(sample.pair.source for sample in samples)
+        told = {"sources": dict(sorted(sources.items())), "refused": "; ".join(refused)}
+        return row.model_copy(update=self._account(done.values(), samples) | told)
 
     def _account(self, done: Iterable[Mapping[str, Any]], samples: Sequence[Sample]) -> dict[str, Any]:
         given = list(done)

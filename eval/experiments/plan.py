@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import tomllib
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, Literal
 
@@ -47,10 +48,21 @@ class Variant(BaseModel):
 
 
 class Criterion(BaseModel):
-    """When a claim holds: `measure` of `variant` (`*`: of every one, `best`: of the best one), minus that of `against` (or
-    its ratio), compared with a threshold.
+    """When a claim holds: `measure` of `variant`, minus that of `against` (or its ratio), compared with a threshold (see
+    `findings.Verdict`). `text` is said in the report.
 
-    `text` is said in the report. A criterion whose interval holds the threshold is undecided.
+    `measure`: `NAME` is of the skill arm, `NAME@ARM` of another, `NAME[KIND]` and `NAME[KIND]@ARM` of tasks of one kind only
+    (`eval.experiments.measures`). Of all lives together: `knee`, `knee:MEASURE` or `knee:MEASURE/FACTOR` (the level of a
+    numeric factor at which the curve bends), `p_value` or `p_value@ARM` (arm against base on the same tasks), `p_variants` or
+    `p_variants:MEASURE` (the smallest p of all pairs of variants, after Holm). Without MEASURE these are of the primary one.
+
+    `variant`: a name; a pattern with `*`, `?` and `[...]` (`*`, `size=*`: each that matches must hold); `best`, or
+    `best:MEASURE` for the best by another measure than its own (chosen on other seeds than it is judged on). Patterns, `best`
+    and `p_variants` leave out references where there are factors, what it is `against`, and the names in `without`.
+
+    `against`: a variant in the same seed and place; `@ARM`, another arm of the same lives; `VARIANT@ARM`; `others` (or
+    `others@ARM`), the best of the other variants that `*` stands for in the same seed and place: "best" is what makes the claim
+    hardest, the largest for `>` and `>=`, the smallest for `<` and `<=`, so that it is conservative.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -60,6 +72,7 @@ class Criterion(BaseModel):
     measure: str
     variant: str = "*"
     against: str = ""
+    without: tuple[str, ...] = ()
     compare: Literal["difference", "ratio"] = "difference"
     operator: Literal[">=", ">", "<=", "<"]
     threshold: float
@@ -253,4 +266,4 @@ def _set(body: dict[str, Any], path: str, value: Any) -> None:
     *folders, last = path.split(".")
     for folder in folders:
         body = body.setdefault(folder, {})
-    body[last] = value
+    body[last] = deepcopy(value)  # what is set inside it later must not change the registration

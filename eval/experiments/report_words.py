@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isclose
 
 from eval.experiments.findings import Analysis, Interval, Judged, Verdict
 from eval.experiments.measures import ACROSS, asked
@@ -12,9 +13,11 @@ from eval.report.text import plain
 
 LONGEST = 220
 """Characters of a reason that somebody else wrote (an exception): more is cut, and the ledger has it all."""
+CHANCE = 0.05
+"""A p, after Holm's correction, from which on nothing is said to differ."""
 SHARES = "Shares and differences of shares are of 1: 0.05 is 5 points."
 _TONES: dict[Verdict, Tone] = {"met": "good", "not met": "bad", "undecided": "open", "not measured": "open"}
-_ONE = {"lives": "life", "seeds": "seed"}
+_ONE = {"lives": "life", "seeds": "seed", "repositories": "repository"}
 
 
 def number(value: float) -> str:
@@ -32,7 +35,7 @@ def interval(found: Interval) -> str:
     """Mean, 95 % interval, and over how many replicates."""
     if found.low is None or found.high is None:
         return f"{number(found.mean)} ({found.n} {_ONE[found.unit] if found.n == 1 else found.unit}, no interval)"
-    if found.low == found.high:
+    if isclose(found.low, found.high, rel_tol=1e-9, abs_tol=1e-12):
         return f"{number(found.mean)} (all {found.n} {found.unit} are equal)"
     return f"{number(found.mean)} ({number(found.low)} to {number(found.high)}; {found.n} {found.unit})"
 
@@ -49,9 +52,9 @@ def optional(value: float | None, why: str) -> Value:
     return Missing(reason(why)) if value is None else number(value)
 
 
-def reason(text: str) -> str:
-    """A reason in one line of bounded length."""
-    return plain(text, LONGEST)
+def reason(text: str, longest: int = LONGEST) -> str:
+    """The first line of a reason, bounded: what follows is where in the code it happened."""
+    return plain(next((line for line in text.splitlines() if line.strip()), ""), longest)
 
 
 def mark(verdict: Verdict, told: str = "") -> Mark:
@@ -73,9 +76,10 @@ def value_of(criterion: Criterion, found: Interval | None, why: str) -> Value:
 
 def demand(criterion: Criterion) -> str:
     """The criterion as a formula."""
+    without = f" without {', '.join(criterion.without)}" if criterion.without else ""
     against = f" {'/' if criterion.compare == 'ratio' else '-'} {criterion.against}" if criterion.against else ""
     of = f" of {criterion.variant}" if criterion.variant != "*" else ""
-    return f"{criterion.measure}{of}{against} {criterion.operator} {criterion.threshold:g}"
+    return f"{criterion.measure}{of}{without}{against} {criterion.operator} {criterion.threshold:g}"
 
 
 def head_of(criterion: Criterion) -> str:
@@ -97,7 +101,7 @@ def tally(judged: Sequence[Judged]) -> str:
 def better(measure: str, difference: float) -> str:
     """Whether a difference in a measure is for better or worse."""
     way = asked(measure).metric.better
-    if way == "none" or difference == 0:
+    if way == "none" or isclose(difference, 0, abs_tol=1e-12):
         return "neither"
     return "better" if (difference > 0) == (way == "higher") else "worse"
 
@@ -111,4 +115,11 @@ def primary_told(analysis: Analysis) -> str:
     if len(known) == 1:
         return f"{analysis.primary} is {interval(known[0][1])}."
     low, high = (pick(known, key=lambda one: one[1].mean) for pick in (min, max))
+    if isclose(low[1].mean, high[1].mean, rel_tol=1e-9, abs_tol=1e-12):
+        return f"{analysis.primary} is {number(low[1].mean)} with every variant."
     return f"{analysis.primary} is between {interval(low[1])} with {low[0]} and {interval(high[1])} with {high[0]}."
+
+
+def of_arm(analysis: Analysis) -> str:
+    """Whose failed attempts are counted, where it is known."""
+    return " of the skill arm" if any(curve.arm == "skill" for curve in analysis.curves) else ""

@@ -5,20 +5,19 @@ It may be killed anywhere; run again, it goes on. At most the lives that were go
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean
-from types import FrameType
 from typing import cast
 
-from eval.experiments.crosschecks import crosscheck
+from eval.experiments.claims import check_claims
+from eval.experiments.crosschecks import crosscheck, other_code
+from eval.experiments.ending import ended_by_sigterm
 from eval.experiments.executor import Done, Executor, Job, Resources, Work
 from eval.experiments.ledger import Ledger
 from eval.experiments.ledger_records import CellRecord, Registration
@@ -30,7 +29,8 @@ from memory.errors import RecordError
 @dataclass(frozen=True)
 class Progress:
     """How far it is: `done` of `total` lives are there, `failed` more have ended without one. `remaining` are seconds, None
-    while nothing is known. `cell` is the one that ended just now ("" at the start), `error` why it failed."""
+    while nothing is known. `cell` is the one that ended just now ("" at the start), `error` why it failed; `warning` is said at
+    the start."""
 
     done: int
     failed: int
@@ -38,6 +38,7 @@ class Progress:
     remaining: float | None
     cell: str = ""
     error: str = ""
+    warning: str = ""
 
 
 @dataclass(frozen=True)
@@ -64,13 +65,16 @@ def run(
     work: Work | None = None,
     model: Callable[[LifeConfig], str] | None = None,
     needs: Callable[[LifeConfig], Resources] | None = None,
+    code: str | None = None,
+    again: bool = False,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Ran:
     """Live what of an experiment is not lived yet, failed cells included, and store it in the laboratory `lab`.
 
-    `work` lives a life (for real where it is not said), `model` gives the fingerprint of its base, `needs` what it needs. The
-    registration is locked first. SIGTERM ends a run as Ctrl-C does: workers too, within seconds.
+    `work` lives a life (for real where it is not said), `model` gives the fingerprint of its base, `needs` what it needs.
+    `code` is the hash of the code that lives now: lives of other code are taken with a warning, or lived `again`. The
+    registration is checked and locked first. SIGTERM ends a run as Ctrl-C does: workers too, within seconds.
 
     Raises:
         EvalError: the registration is wrong, another runner works in the laboratory, or the executor cannot be used.
@@ -79,17 +83,21 @@ def run(
     if work is None or model is None:
         from eval.experiments import living
 
+        code = living.code_hash() if code is None and work is None else code
         work, model = work or living.Living(lab), model or living.model_hash
     began = time.monotonic()
+    check_claims(experiment, size)
     cells = experiment.cells(size, seeds)
     by_digest: dict[str, list[Cell]] = defaultdict(list)
     for cell in cells:
         by_digest[cell.life.digest(model(cell.life))].append(cell)
-    with Ledger(lab) as ledger, _ended_by_sigterm():
+    with Ledger(lab) as ledger, ended_by_sigterm():
         registration = ledger.lock(experiment, now())
         moved = ledger.link(registration, size, by_digest)
         ledger.note(registration, size, "exploratory", exploratory(experiment, size, seeds, registration), now())
         ledger.note(registration, size, "warning", _moved(moved), now())
+        if again and code is not None:
+            ledger.reopen(digest for digest, its in ledger.codes(by_digest).items() if its != code)
         records = {record.digest: record for record in ledger.cells(registration, size).values()}
         running = _Running(ledger, registration, experiment, size, by_digest, records, now, on_progress, executor)
         jobs = [
@@ -98,9 +106,9 @@ def run(
             if records[digest].state != "lived"
         ]
         jobs.sort(key=lambda job: records[job.key].state == "failed")  # what failed once may take all day to fail again
-        running.go(work, jobs)
+        running.go(work, jobs, other_code(ledger.codes(by_digest), code) if code is not None else [])
         named = {cell.name: cell for cell in cells}
-        _check(ledger, registration, size, named, now)
+        _check(ledger, registration, size, named, code, now)
         records_now = ledger.cells(registration, size)
         return Ran(
             registration=registration,
@@ -156,10 +164,10 @@ class _Running:
                 self.done += 1
                 self.took[self.by_digest[digest][0].variant].append(record.seconds or 0.0)
 
-    def go(self, work: Work, jobs: Sequence[Job[LifeConfig]]) -> None:
+    def go(self, work: Work, jobs: Sequence[Job[LifeConfig]], warnings: Sequence[str] = ()) -> None:
         """Have the jobs done, and store each as it ends."""
         left = {job.key for job in jobs}
-        self._tell(left)
+        self._tell(left, warning="; ".join(warnings))
         results = cast("_Closable", self.executor.map(work, jobs))
         with closing(results):
             for done in results:
@@ -188,8 +196,9 @@ class _Running:
         self.ledger.failed(done.key, error, self.registration, self.now(), worker=done.worker, tries=done.tries)
         return error
 
-    def _tell(self, left: set[str], cell: str = "", error: str = "") -> None:
-        self.on_progress(Progress(self.done, self.failed, len(self.by_digest), self._remaining(left), cell, error))
+    def _tell(self, left: set[str], cell: str = "", error: str = "", warning: str = "") -> None:
+        remaining = self._remaining(left)
+        self.on_progress(Progress(self.done, self.failed, len(self.by_digest), remaining, cell, error, warning))
 
     def _remaining(self, left: set[str]) -> float | None:
         """Seconds: each cell takes what those of its variant took, or all, or what is registered."""
@@ -207,7 +216,12 @@ class _Closable(Iterator[Done]):
 
 
 def _check(
-    ledger: Ledger, registration: Registration, size: SizeName, cells: Mapping[str, Cell], now: Callable[[], datetime]
+    ledger: Ledger,
+    registration: Registration,
+    size: SizeName,
+    cells: Mapping[str, Cell],
+    code: str | None,
+    now: Callable[[], datetime],
 ) -> None:
     """Compare all lives of the experiment that are there with one another."""
     lives = {name: life for name, life in ledger.lives(registration, size).items() if name in cells}
@@ -217,27 +231,11 @@ def _check(
         ledger.refuse(records[name].digest, why)
     earlier = sum((records[name].ended_at or registration.locked_at) < registration.locked_at for name in lives)
     before = [f"{earlier} of {len(lives)} lives were there before this registration was locked: other experiments share them"]
-    ledger.note(registration, size, "check", found.warnings + before * bool(earlier), now())
+    other = other_code({life.digest: life.code for life in lives.values()}, code) if code is not None else []
+    ledger.note(registration, size, "check", [*other, *found.warnings, *before * bool(earlier)], now())
 
 
 def _moved(names: Sequence[str]) -> list[str]:
     if not names:
         return []
     return [f"the base model, or how lives are lived, changed under {len(names)} cells ({names[0]} ...): they are lived again"]
-
-
-@contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """SIGTERM raises SystemExit here, so that workers are ended and nothing half done stays behind."""
-
-    def end(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
-        yield
-        return
-    signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from statistics import fmean, stdev
 
-from eval.experiments.findings import Interval, Summary
+from eval.experiments.findings import Interval, Summary, Unit
 from eval.experiments.life import Life
 from eval.experiments.lived import Lived
 from eval.experiments.measures import asked
@@ -18,6 +18,7 @@ from memory.arms import Arm
 
 Values = Mapping[str, Measure]
 """By the name of a cell."""
+REPO = "design.repo"
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,34 @@ class Study:
         """Arms that any cell examines."""
         return tuple(arm for arm in Arm if any(arm in cell.life.arms for cell in self.cells))
 
+    @cached_property
+    def unit(self) -> Unit:
+        """What replicates are: with several places, seeds where more than one is registered; with one seed, repositories where
+        they are in several places each; otherwise lives."""
+        places = [cell.place for cell in self.cells]
+        if all(place == places[0] for place in places):
+            return "lives"
+        if max(self.experiment.sized(self.size).seeds, len({cell.seed for cell in self.cells})) > 1:
+            return "seeds"
+        repos = {place.get(REPO) for place in places}
+        others = [{path: value for path, value in place.items() if path != REPO} for place in places]
+        return "repositories" if len(repos) > 1 and any(other != others[0] for other in others) else "lives"
+
+    def replicate(self, cell: Cell) -> str:
+        """The replicate that a cell is of, by name."""
+        if self.unit == "lives":
+            return cell.name
+        return f"seed {cell.seed}" if self.unit == "seeds" else str(cell.place[REPO])
+
     def of(self, variant: str) -> list[Cell]:
         """The cells of a variant."""
         return [cell for cell in self.cells if cell.variant == variant]
+
+    def unlived(self, variants: Collection[str]) -> str:
+        """How many cells of some variants have no life that counts, in words; "" where all have one."""
+        cells = [cell for cell in self.cells if cell.variant in variants]
+        missing = sum(cell.name not in self.lives for cell in cells)
+        return f"{missing} of {len(cells)} cells have no life that counts, so nothing is decided" if missing else ""
 
     def value(self, cell: Cell, measure: str) -> Measure:
         """A measure of the life of a cell, or why there is none."""
@@ -91,25 +117,40 @@ class Study:
 
     def interval(self, values: Values, within: Collection[str] | None = None) -> Interval | None:
         """The mean over replicates; None without values."""
-        unit, found = self.replicates(values, within)
-        return student(list(found.values()), unit) if found else None
-
-    def replicates(self, values: Values, within: Collection[str] | None = None) -> tuple[str, dict[str, float]]:
-        """Values by replicate, and what these are. Seeds, with their means over places, where there are several places and at
-        least two seeds that have a value in each; otherwise lives. `within` restricts it to some cells."""
+        found = self.replicates(values, within)
         cells = [cell for cell in self.cells if cell.name in values and (within is None or cell.name in within)]
-        found = {cell.name: value for cell in cells if (value := values[cell.name].value) is not None}
-        by_seed: dict[int, list[Cell]] = {}
-        for cell in cells:
-            by_seed.setdefault(cell.seed, []).append(cell)
-        complete = {
-            f"seed {seed}": fmean(found[cell.name] for cell in group)
-            for seed, group in by_seed.items()
-            if all(cell.name in found for cell in group)
-        }
-        if len(complete) > 1 and any(len(group) > 1 for group in by_seed.values()):
-            return "seeds", complete
-        return "lives", found
+        alone = len({self.replicate(cell) for cell in cells}) == len(cells)
+        return student(list(found.values()), "lives" if alone else self.unit) if found else None
+
+    def replicates(self, values: Values, within: Collection[str] | None = None) -> dict[str, float]:
+        """The means of replicates over their places. One that lacks a value in any place is left out: what is left of it would
+        be compared with what others show elsewhere. `within` restricts it to some cells."""
+        cells: dict[tuple[str, str], list[str]] = {}
+        for cell in self.cells:
+            if within is None or cell.name in within:
+                cells.setdefault((cell.variant, self.replicate(cell)), []).append(cell.name)
+        found: dict[str, float] = {}
+        for (_, replicate), names in cells.items():
+            here = [value for name in names if name in values and (value := values[name].value) is not None]
+            if len(here) == len(names):
+                found[replicate] = fmean(here)
+        return found
+
+    def widened(self, interval: Interval, measure: str, cells: Collection[str]) -> tuple[Interval, str] | None:
+        """An interval of equal replicates, with the exact binomial bound of no event among the distinct tasks behind its values
+        on either side, 1 - 0.025^(1/n) (Clopper & Pearson 1934), and that in words. None if it is no share of tasks."""
+        wanted = asked(measure)
+        if wanted.metric.unit != "share" or wanted.metric.behind is None:
+            return None
+        lives = (
+            self.lived(cell, wanted.arm, wanted.kind) for cell in self.cells if cell.name in cells and cell.name in self.lives
+        )
+        tasks = len(set[str]().union(*(lived.tasks(wanted.metric.behind) for lived in lives)))
+        if not tasks:
+            return None
+        most = 1 - 0.025 ** (1 / tasks)
+        told = f"all {interval.n} {interval.unit} are equal: the interval is what no event among {tasks} distinct tasks allows"
+        return interval.model_copy(update={"low": interval.mean - most, "high": interval.mean + most}), told
 
     def summary(self, variant: str, measure: str) -> Summary:
         """A measure of a variant."""
@@ -134,7 +175,7 @@ class Study:
         return found
 
 
-def student(values: Sequence[float], unit: str = "lives") -> Interval:
+def student(values: Sequence[float], unit: Unit = "lives") -> Interval:
     """Mean and 95 % interval of Student's t with n - 1 degrees of freedom; without ends where there is one value."""
     mean = fmean(values)
     if len(values) < 2:

@@ -35,13 +35,9 @@ def forward_transfer(lived: Lived) -> float:
 
 
 def forgetting(lived: Lived) -> float:
-    """Mean over blocks of the best rate in any earlier row, row 0 included, minus that after the last night (Chaudhry et al.
-    2018, raw). Blocks that the last night taught are left out, unless it was the only one."""
-    nights = range(lived.last)
-    blocks = [block for block in lived.blocks if lived.last == 1 or lived.life.learnt.get(block) != lived.last]
-    if not blocks or not nights:
-        raise Absent("no block was learnt before the last night: there is nothing to forget yet")
-    return fmean(max(lived.rate(k, block) for k in nights) - lived.rate(lived.last, block) for block in blocks)
+    """Mean over the blocks learnt before the last night of the best rate in any row from their own night on, minus that after
+    the last night (Chaudhry et al. 2018, raw)."""
+    return value_of(continual.forgetting_chaudhry(lived.matrix))
 
 
 def forgetting_net(lived: Lived) -> float:
@@ -100,14 +96,13 @@ def cl_score(lived: Lived) -> float:
 def retention(lived: Lived) -> float:
     """Share of a block's gain right after its night that is left after the last one, mean over the blocks that the last night
     did not teach. Blocks that gained nothing are left out; over 1 means that more was gained later."""
-    kept = []
-    for block, night in _earlier(lived).items():
-        before = lived.rate(0, block)
-        if (gained := lived.rate(night, block) - before) > 0:
-            kept.append((lived.rate(lived.last, block) - before) / gained)
-    if not kept:
-        raise Absent("no block learnt before the last night had gained anything right after its own: nothing could be retained")
-    return fmean(kept)
+    return fmean(_kept(lived))
+
+
+def retention_worst(lived: Lived) -> float:
+    """Least share of a block's gain right after its night that is left after the last one, over the blocks that the last night
+    did not teach, and at most 1. Blocks that gained nothing are left out."""
+    return min(1.0, *_kept(lived))
 
 
 def retention_rate(lived: Lived) -> float:
@@ -156,10 +151,16 @@ def recovery_sessions(lived: Lived) -> float:
     raise Absent(f"not recovered within {most} sessions", at_least=most)
 
 
-def _earlier(lived: Lived) -> dict[str, int]:
-    found = {block: night for block, night in lived.learnt.items() if night < lived.last}
-    if not found:
+def _kept(lived: Lived) -> list[float]:
+    if not lived.earlier:
         raise Absent("no block was learnt before the last night: there is nothing to keep yet")
+    found = []
+    for block, night in lived.earlier.items():
+        before = lived.rate(0, block)
+        if (gained := lived.rate(night, block) - before) > 0:
+            found.append((lived.rate(lived.last, block) - before) / gained)
+    if not found:
+        raise Absent("no block learnt before the last night had gained anything right after its own: nothing could be retained")
     return found
 
 

@@ -45,6 +45,12 @@ class Block:
     examined: tuple[str, ...]
 
 
+def unseen_of(blocks: Sequence[Block], skills: Sequence[str]) -> list[str]:
+    """Ids of what is examined and never taught: tasks of blocks that no night learns from, and the base's own skills."""
+    lived = {identity for block in blocks for identity in block.lived}
+    return sorted({identity for block in blocks for identity in block.examined} - lived | set(skills))
+
+
 @dataclass(frozen=True)
 class World:
     """All that a life needs of its surroundings. `folder` is the home whose data, mirrors and environments are used."""
@@ -70,10 +76,7 @@ class World:
         if isinstance(design, SplitDesign):
             return self._halves(design)
         if isinstance(design, SequenceDesign):
-            return [
-                Block(repo, tuple(self.order(repo, design.lived)), tuple(self.unseen(repo, design.examined)))
-                for repo in design.repos
-            ]
+            return [self._taught(repo, self.order(repo, design.lived), design.examined) for repo in design.repos]
         return self._drifting(design)
 
     def order(self, repo: str, count: int = 0, drift: Drift = "") -> list[str]:
@@ -85,23 +88,36 @@ class World:
         if self.is_pocket:
             if not count:
                 raise EvalError("the pocket world never ends; say how many tasks (design.tasks)")
-            return [self._pocket_id(repo, Split.STREAM, number, drift) for number in range(count)]
+            return [self._pocket_id(repo, Split.STREAM, number, drift) for number in self._mixed(repo, count)]
         source = open_source(self.config.tasks.model_copy(update={"repos": (repo,), "count": 0}), Places(self.folder))
         found = source.next(frozenset(), count or 10_000)
         if len(found) < (count or 2):
             raise EvalError(f"{repo}: {len(found)} tasks, the design asks for {count or 2}; choose fewer")
         return found
 
-    def unseen(self, repo: str, count: int, drift: Drift = "") -> list[str]:
+    def unseen(self, repo: str, count: int) -> list[str]:
         """Tasks that examine what is taught about a repository, and are never lived: of the pocket world unseen tasks about the
         house's convention, elsewhere the last ones of the stream."""
         if self.is_pocket:
             numbers = range(1, TASKS_PER_MODULE * count, TASKS_PER_MODULE)
-            return [self._pocket_id(repo, Split.HELD_OUT, number, drift) for number in numbers]
+            return [self._pocket_id(repo, Split.HELD_OUT, number) for number in numbers]
         return self.order(repo)[-count:]
+
+    def _mixed(self, repo: str, count: int) -> list[int]:
+        """The first numbers of a pocket repository, the two of each module in either order. In the stream's own every second
+        task is about the convention, so that split C would teach one kind and examine the other."""
+        draw = random.Random(f"order/{self.config.seed}/{repo}")
+        pairs = [range(at, min(at + TASKS_PER_MODULE, count)) for at in range(0, count, TASKS_PER_MODULE)]
+        return [number for pair in pairs for number in (pair if draw.random() < 0.5 else reversed(pair))]
 
     def _pocket_id(self, repo: str, part: Split, number: int, drift: Drift = "") -> str:
         return f"{repo}.{drift}-{part}-{self.config.seed}-{number}" if drift else f"{repo}-{part}-{self.config.seed}-{number}"
+
+    def _taught(self, repo: str, lived: Sequence[str], examined: int) -> Block:
+        exam = self.unseen(repo, examined)
+        if both := sorted(set(exam).intersection(lived)):
+            raise EvalError(f"{repo}: {both[0]} would be lived and examined as unseen; choose fewer tasks in the design")
+        return Block(repo, tuple(lived), tuple(exam))
 
     def _halves(self, design: SplitDesign) -> list[Block]:
         halves = split(design.split, self.order(design.repo, design.tasks))
@@ -122,8 +138,11 @@ class World:
         after = self.order(repo, design.recovery[-1], drift)
         starts = (0, *design.recovery[:-1])
         parts = [tuple(after[start:end]) for start, end in zip(starts, design.recovery, strict=True)]
-        before = Block("before", tuple(self.order(repo, design.lived)), tuple(self.unseen(repo, design.examined)))
-        first = Block("after", parts[0], tuple(self.unseen(repo, design.examined, drift)))
+        exams: tuple[Drift, ...] = ("", drift)
+        asked = [
+            tuple(self._pocket_id(repo, Split.HELD_OUT, number, each) for number in range(design.examined)) for each in exams
+        ]
+        before, first = Block("before", tuple(self.order(repo, design.lived)), asked[0]), Block("after", parts[0], asked[1])
         return [
             before,
             first,
@@ -179,6 +198,10 @@ class World:
                     )
                 )
         return found
+
+    def serves(self, attempt: Attempted) -> bool:
+        """Whether an attempt was one at a task, and no answer to a benchmark's problem."""
+        return attempt.kind not in BENCHMARKS
 
     def held_out(self, ids: Sequence[str]) -> HeldOut:
         """What no pair may be about: these tasks, and the problems of the benchmarks."""

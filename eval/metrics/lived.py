@@ -27,6 +27,9 @@ UNITS: Mapping[str, str] = {
     "turnless": "attempts",
 }
 """Of the measures that are no share of 1."""
+FORGETTING = continual.forgetting_chaudhry
+"""What `stability`, `clf_beta` and `cl_score` of a daemon's life are of. The paper's F needs the tasks of every day examined in
+each row up to their own night, but days that are not lived yet cannot be examined: from the fourth night on it has no value."""
 BY_DAY = ("resolve_rate", "steps_all", "tokens_all", "useful_calls", "useful_time", "median_steps_to_green", "cost")
 
 
@@ -77,8 +80,9 @@ class DayShown(_Told):
 
 
 class LifeMetrics(_Told):
-    """Measures by name, the matrix of what was live and of the frozen control, and the days. `configs` are hashes of what the
-    live agent ran with by day (adapters included), `fingerprints` of what the bare base ran with in examinations."""
+    """Measures by name, the matrix of what was live and of the frozen control, and the days. `stability`, `clf_beta` and
+    `cl_score` are of `forgetting_chaudhry`. `configs` are hashes of what the live agent ran with by day (adapters included),
+    `fingerprints` of what the bare base ran with in examinations."""
 
     values: dict[str, Value]
     matrix: MatrixShown
@@ -107,7 +111,7 @@ def metrics_of(life: Life, price: Price | None = None) -> LifeMetrics:
     """Everything that is known of a life; `price` is of the agent's own tokens."""
     live, frozen = matrix_from(life, life.live), matrix_from(life, life.frozen)
     every = [row for day in life.attempts for row in day]
-    found = {**continual.measures_of(live, frozen), **attempts.measures_of(every, price)}
+    found = {**continual.measures_of(live, frozen, FORGETTING), **attempts.measures_of(every, price)}
     values = {name: _value(name, measure) for name, measure in found.items()}
     values["excluded"] = Value(value=attempts.excluded(every), unit=UNITS["excluded"])
     values["turnless"] = Value(value=life.turnless, unit=UNITS["turnless"])

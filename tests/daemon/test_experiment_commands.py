@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,7 +17,10 @@ from daemon.errors import DaemonError
 from daemon.experimenting import analysed, begun, estimated, lab_of, named, row_of
 from daemon.home import Home
 from eval.errors import EvalError
+from eval.experiments.executor import Done, Job, Work
 from eval.experiments.ledger import Ledger
+from eval.experiments.life import LifeConfig
+from eval.experiments.living import code_hash
 from eval.experiments.plan import Experiment
 from tests.daemon.running import sleepyctl
 from tests.eval.experiments import lives
@@ -56,7 +60,7 @@ def test_all_are_listed_without_a_laboratory_and_none_is_made(tmp_path: Path) ->
     done = run("list", "--home", str(tmp_path / "home"), "--json")
     assert done.exit_code == 0, done.output
     rows = json.loads(done.stdout)
-    assert len(rows) == 13
+    assert len(rows) == 14
     assert {"id", "title", "hash", "locked", "cells", "done"} <= rows[0].keys()
     assert all((row["locked"], row["done"], row["changed"]) == (None, 0, False) for row in rows)
     assert not (tmp_path / "home").exists()
@@ -84,6 +88,12 @@ def test_the_hypothesis_is_shown_first(tmp_path: Path) -> None:
     shown = json.loads(run("show", "exp04", "--seeds", "1", "--home", str(tmp_path), "--json").stdout)
     assert len(shown["cell_names"]) == shown["estimate"]["cells"] == len(shown["variants"])
     assert shown["hypothesis"] == named("exp04")[0].hypothesis
+
+
+def test_all_of_a_size_are_those_that_are_defined_at_it() -> None:
+    assert {one.id for one in named("all", "full")} == {one.id for one in named("all") if "full" in one.sizes}
+    done = run("list", "--size", "full", "--json")
+    assert done.exit_code == 0, done.output
 
 
 def test_what_does_not_exist_is_refused_by_the_nearest_name(tmp_path: Path) -> None:
@@ -165,6 +175,67 @@ def test_what_was_found_is_analysed_from_the_ledger(tmp_path: Path) -> None:
     assert (found.experiment, found.cells, found.done) == (WHICH, 1, 1)
     (value,) = [each.values for each in found.summaries if each.measure == "forward_transfer"]
     assert value == (0.5,)  # one of two unseen tasks more than the base
+
+
+def test_fewer_seeds_than_were_registered_are_told(tmp_path: Path) -> None:
+    one = named("exp09")[0]
+    begin(tmp_path, one)
+    with Ledger(tmp_path, read_only=True) as ledger:
+        assert not any("registered seeds" in text for text in analysed(one, "pocket", ledger).warnings)
+        assert "2 of 3 registered seeds: the others are left out" in analysed(one, "pocket", ledger, 2).warnings
+
+
+class Here:
+    """Lives at once, in this process, by a code of their own."""
+
+    name, workers = "here", 1
+
+    def map(self, work: Work, jobs: Sequence[Job[LifeConfig]]) -> Iterator[Done]:
+        for job in jobs:
+            yield Done(job.key, lives.life(EXAMS, LEARNT, digest=job.key).model_copy(update={"code": code_hash()}))
+
+
+def test_what_other_code_lived_is_told_and_lived_again_where_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin(tmp_path, named(WHICH)[0], 1)
+    monkeypatch.setattr("eval.experiments.executors.choice.open_executor", lambda on, workers: Here())
+    arguments = ("run", WHICH, "--lab", str(tmp_path), "--home", str(tmp_path), "--json")
+    done = run(*arguments)
+    assert done.exit_code == 0, done.output
+    said = f"1 of 1 lives were lived by other code (code: 1) than this ({code_hash()}); --again lives them anew"
+    assert f"{WHICH}: {said}" in done.stderr
+    assert said in json.loads(done.stdout)[0]["warnings"]
+    (again,) = json.loads(run(*arguments, "--again").stdout)
+    assert (again["lived"], [text for text in again["warnings"] if "code" in text]) == (1, [])
+
+
+def test_a_run_of_all_goes_on_where_one_cannot_be_planned_and_fails_in_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = named(WHICH)[0]
+    begin(tmp_path, one, 1)
+    wrong = one.model_copy(update={"id": "wrong", "primary": "forward_transfr"})
+    monkeypatch.setattr("daemon.experimenting.registered", lambda: {"wrong": wrong, WHICH: one})
+    arguments = ("--lab", str(tmp_path), "--home", str(tmp_path), "--json")
+    done = run("run", "all", *arguments)
+    assert done.exit_code == 1
+    first, second = json.loads(done.stdout)
+    assert (first["id"], second["id"], second["there"]) == ("wrong", WHICH, 1)
+    assert first["error"].startswith("wrong, primary: no measure 'forward_transfr'; did you mean forward_transfer?")
+    alone = run("run", "wrong", *arguments)
+    assert isinstance(alone.exception, EvalError)
+
+
+def test_a_laboratory_that_cannot_be_one_is_told_in_a_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for lab in (tmp_path / "file", tmp_path / "file" / "lab"):
+        done = run("run", WHICH, "--lab", str(lab), "--home", str(tmp_path))
+        assert isinstance(done.exception, EvalError)
+        assert f"{lab}: cannot be used (" in str(done.exception)
+    done = run("list", "--lab", str(tmp_path / ("long" * 99)))
+    assert isinstance(done.exception, EvalError)
+    assert "cannot be read (File name too long); correct --lab" in str(done.exception)
 
 
 def test_a_run_of_what_is_lived_already_lives_nothing_and_tells_the_verdicts(tmp_path: Path) -> None:

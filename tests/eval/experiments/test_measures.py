@@ -6,6 +6,7 @@ import pytest
 
 from eval.errors import EvalError
 from eval.experiments.life import DriftDesign, ExamRow, Life, LifeConfig, NightRow
+from eval.experiments.lived import Behind, Lived
 from eval.experiments.measures import MEASURES, check_measure, measured
 from memory.arms import Arm
 from tests.eval.experiments.lives import attempt, exam, life
@@ -62,9 +63,9 @@ BY_HAND = {
     "forward_transfer": 0.75 - 0.25,
     "gain": (0.75 + 0.75) / 2,
     "final_gain": (0.25 + 0.75) / 2,
-    "forgetting": ((1 - 0.5) + (0.25 - 0.75)) / 2,  # of a and c: b was taught by the last night
-    "forgetting@frozen": ((0.5 - 0.25) + (0.5 - 0.5)) / 2,
-    "forgetting_net": 0.0 - 0.125,
+    "forgetting": 1 - 0.5,  # of a alone: b was taught by the last night, c never
+    "forgetting@frozen": 0.5 - 0.25,
+    "forgetting_net": 0.5 - 0.25,
     "forgotten": 2 / 8,  # a's third and fourth task, resolved after the first night
     "forgotten@frozen": 2 / 8,  # a's second and b's first
     "forgotten_net": 0.0,
@@ -76,6 +77,7 @@ BY_HAND = {
     # ACC - F + FT (of b, in row 1) + BWT + AULC + CL-F
     "cl_score": 2 / 3 - 0.5 + 0.25 - 0.5 + 0.9375 + 2 * 0.875 * 0.5 / 1.375,
     "retention": (0.5 - 0.25) / (1 - 0.25),
+    "retention_worst": (0.5 - 0.25) / (1 - 0.25),
     "retention_rate": (0.5 + 0.75) / 2,
     "retention_min": 0.5,
     "base_skills": 0.25 - 0.5,
@@ -139,9 +141,41 @@ def test_sequence_in_which_all_is_learnt_transfers_along_the_superdiagonal() -> 
     assert measured("resolve_rate_test", found).why == "every block was learnt"
 
 
-def test_peak_before_any_night_can_be_forgotten() -> None:
-    found = life({("base", 0): {"a": "++", "c": "++"}, ("skill", 1): {"a": "++", "c": "--"}}, {"a": 1, "c": None})
-    assert measured("forgetting", found).value == pytest.approx(0.5)
+def test_forgetting_is_of_what_a_night_before_the_last_taught() -> None:
+    rows = [{"a": "+++-", "c": "++++"}, {"a": "++--", "c": "++++"}, {"a": "+++-", "c": "----"}, {"a": "+---", "c": "----"}]
+    exams = {("skill" if night else "base", night): row for night, row in enumerate(rows)}
+    three = life(exams, {"a": 1, "c": None}, nights=3)
+    assert measured("forgetting", three).value == 0.5  # from the peak in row 2; neither row 0 nor c, never learnt, has a part
+    assert measured("forgotten", three).value == 0.5
+    one = life({key: row for key, row in exams.items() if key[1] < 2}, {"a": 1, "c": None})
+    assert "none can have been forgotten yet" in measured("forgetting", one).why
+    assert measured("forgotten", one).value == 0.25  # single tasks, row 0 included
+
+
+def test_the_worst_kept_block_is_not_hidden_by_the_others() -> None:
+    rows = [{"a": "----", "b": "----", "c": "--"}, {"a": "++--", "b": "----", "c": "--"}]
+    rows += [{"a": "++--", "b": "++++", "c": "--"}, {"a": "++++", "b": "+---", "c": "++"}]
+    exams = {("skill" if night else "base", night): row for night, row in enumerate(rows)}
+    found = life(exams, {"a": 1, "b": 2, "c": 3}, nights=3)
+    assert measured("retention", found).value == (2 + 0.25) / 2
+    assert measured("retention_worst", found).value == 0.25
+    kept = found.model_copy(update={"exams": tuple(row for row in found.exams if row.block != "b"), "blocks": ("a", "c")})
+    assert measured("retention_worst", kept).value == 1
+
+
+@pytest.mark.parametrize(
+    ("behind", "blocks"),
+    [("all", "abc"), ("learnt", "ab"), ("earlier", "a"), ("never", "c"), ("skills", ("",)), ("after", "")],
+)
+def test_shares_know_their_tasks(behind: Behind, blocks: str) -> None:
+    assert Lived(SEQUENCE).tasks(behind) == {f"{block}/{place}" for block in blocks for place in range(4)}
+
+
+def test_shares_of_a_gain_are_of_the_tasks_gained() -> None:
+    assert Lived(SEQUENCE).tasks("gained") == {"a/1", "a/2", "a/3"}
+    assert {name for name, metric in MEASURES.items() if metric.unit == "share" and metric.behind is None} == {
+        *("useful_time", "loss_retention", "overhead")  # of seconds and of losses
+    }
 
 
 def test_missing_row_is_a_reason_and_never_a_zero() -> None:

@@ -14,7 +14,7 @@ TEN = tuple(f"exp{number:02}" for number in range(1, 11))
 PHASES = ("crossval", "matrix", "pilot")
 SIZES: tuple[SizeName, ...] = ("pocket", "full")
 KNOWN = registered()
-CELLS = {(name, size): KNOWN[name].cells(size) for name in KNOWN for size in SIZES}
+CELLS = {(name, size): one.cells(size) for name, one in KNOWN.items() for size in one.sizes}
 
 
 def digests(name: str, size: SizeName = "pocket") -> set[str]:
@@ -37,7 +37,8 @@ def life(name: str, cell: str) -> LifeConfig:
 
 
 def test_all_ten_and_the_three_phases_are_registered() -> None:
-    assert tuple(KNOWN) == (*PHASES[:1], *TEN, *PHASES[1:])
+    assert tuple(KNOWN) == (*PHASES[:1], *TEN, *PHASES[1:], "sources")
+    assert [name for name, one in KNOWN.items() if set(one.sizes) != set(SIZES)] == ["sources"]
 
 
 @pytest.mark.parametrize(
@@ -84,9 +85,9 @@ def test_the_levels_are_the_programmes() -> None:
     }
     assert levels(KNOWN["exp05"]) == {"budget": (32, 64, 128), "target": (1, 2, 4), "merge": (2, 4)}
     assert {name: dict(KNOWN[name].sized("pocket").levels) for name in ("exp02", "exp04", "exp05")} == {
-        "exp02": {"buffer": (8, 16, 32)},
+        "exp02": {"buffer": (8, 16, 32), "replayed": (0.25, 0.5)},
         "exp04": {"samples": (4, 8, 16)},
-        "exp05": {"budget": (12, 16, 24), "merge": (2, 3)},
+        "exp05": {"budget": (12, 16, 24), "merge": (2, 3), "target": (1, 2)},
     }
     assert levels(KNOWN["exp07"]) == {"budget": (3, 5, 10, 20, 50)}
     assert levels(KNOWN["exp10"]) == {"severity": ("minor", "moderate", "major")}
@@ -126,11 +127,12 @@ def test_every_measure_is_known_and_every_variant_that_a_criterion_names_is_ther
     for measure in (one.primary, *one.measures, *(criterion.measure for criterion in one.criteria)):
         check_measure(measure)
     assert one.primary in one.measures
-    for size in SIZES:
+    for size in KNOWN[name].sizes:
         variants = {variant.name for variant in one.variants(size)}
         for criterion in one.criteria:
             assert criterion.variant.partition(":")[0] in variants | {"*", "best"}, criterion
-            assert criterion.against.partition("@")[0] in variants | {""}, criterion
+            assert criterion.against.partition("@")[0] in variants | {"", "others"}, criterion
+            assert set(criterion.without) <= variants, criterion
             arms = {cell.life.arms for cell in CELLS[name, size]}
             for text in (criterion.measure, criterion.against):
                 assert all(text.partition("@")[2] in {"", *each} for each in arms), criterion
@@ -138,7 +140,7 @@ def test_every_measure_is_known_and_every_variant_that_a_criterion_names_is_ther
 
 @pytest.mark.parametrize("name", KNOWN)
 def test_a_name_stands_for_one_cell_and_another_configuration_for_another_life(name: str) -> None:
-    for size in SIZES:
+    for size in KNOWN[name].sizes:
         cells = CELLS[name, size]
         assert len({cell.name for cell in cells}) == len(cells) == len(digests(name, size))
         assert all(cell.life.seed == cell.life.night.seed == cell.seed for cell in cells)
@@ -176,7 +178,7 @@ def test_the_strategies_are_compared_under_one_recipe() -> None:
 
 
 def test_full_size_can_be_trained_and_has_folders_of_no_machine() -> None:
-    for name in KNOWN:
+    for name in (*TEN, *PHASES):
         for cell in CELLS[name, "full"]:
             weights = cell.life.model.weights
             assert weights is not None
@@ -236,7 +238,7 @@ def test_the_estimates_are_the_programmes() -> None:
 
 
 def test_power_is_told_of_the_tasks_that_a_claim_rests_on() -> None:
-    assert "this plan has 250 tasks x 4 seeds" in power_sentence(KNOWN["crossval"], "pocket")  # 5 splits, 50 unseen in each
+    assert "this plan has 310 tasks x 3 seeds" in power_sentence(KNOWN["crossval"], "pocket")  # 5 splits, 62 unseen in each
     assert "this plan has 18 tasks x 3 seeds" in power_sentence(KNOWN["exp04"], "pocket")  # 3 repositories, 6 in each
     assert "over 8 comparisons" in power_sentence(KNOWN["exp04"], "pocket")
     assert "over" not in power_sentence(KNOWN["exp09"], "pocket").partition("you need")[0]
@@ -245,5 +247,7 @@ def test_power_is_told_of_the_tasks_that_a_claim_rests_on() -> None:
 
 def test_a_wrong_setting_is_named() -> None:
     wrong = Factor(name="wrong", setting="night.strategy.sice", levels=(1, 2), centre=1)
-    with pytest.raises(EvalError, match=r"exp03, cell .*night\.strategy"):
+    with pytest.raises(EvalError, match="names 'experts', which is no factor"):
         KNOWN["exp03"].model_copy(update={"factors": (wrong,)}).cells("pocket")
+    with pytest.raises(EvalError, match=r"exp06, cell .*night\.strategy"):
+        KNOWN["exp06"].model_copy(update={"factors": (wrong,)}).cells("pocket")

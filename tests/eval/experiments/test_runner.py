@@ -166,6 +166,49 @@ def test_lives_that_shared_a_folder_are_refused_and_differences_of_code_are_told
     assert any("2 different states of the code" in text for text in result.warnings)
 
 
+def test_lives_of_other_code_are_taken_with_a_warning_or_lived_again(tmp_path: Path) -> None:
+    def by(code: str) -> _Direct:
+        return _Direct(lambda config: computed(config).model_copy(update={"code": code}))
+
+    ran(tmp_path, executor=by("old"), seeds=1)
+    told: list[Progress] = []
+    mixed, _ = ran(tmp_path, executor=by("new"), code="new", on_progress=told.append)
+    assert (mixed.there, mixed.lived) == (3, 3)
+    assert told[0].warning == "3 of 3 lives were lived by other code (old: 3) than this (new); --again lives them anew"
+    assert "3 of 6 lives were lived by other code (old: 3) than this (new); --again lives them anew" in mixed.warnings
+    (pairs,) = [text for text in mixed.warnings if "2 different states of the code" in text]
+    assert "in 0 of 2 seeds and places variants of different code are compared" in pairs  # each seed is of one code
+    again, _ = ran(tmp_path, executor=by("new"), code="new", again=True)
+    assert (again.there, again.lived) == (3, 3)
+    assert not any("code" in text for text in again.warnings)
+    with Ledger(tmp_path, read_only=True) as ledger:
+        assert {life.code for life in ledger.lives(again.registration, "pocket").values()} == {"new"}
+    same, asked = ran(tmp_path, code="new", again=True)
+    assert (same.there, asked) == (6, [])
+
+
+def test_variants_of_different_code_that_are_compared_are_counted(tmp_path: Path) -> None:
+    def work(config: LifeConfig) -> Life:
+        return computed(config).model_copy(update={"code": "odd" if config.seed and not config.guards else "even"})
+
+    result, _ = ran(tmp_path, executor=_Direct(work))
+    assert any("in 1 of 2 seeds and places variants of different code are compared" in text for text in result.warnings)
+
+
+def test_what_is_to_be_lived_again_counts_for_nothing_until_it_is(tmp_path: Path) -> None:
+    ran(tmp_path)
+
+    def stops(config: LifeConfig) -> Life:
+        if config.seed:
+            raise KeyboardInterrupt
+        return computed(config).model_copy(update={"code": "new"})
+
+    with pytest.raises(KeyboardInterrupt):
+        ran(tmp_path, executor=_Direct(stops), code="new", again=True)
+    result, asked = ran(tmp_path, code="new")
+    assert (result.there, len(asked), result.lived) == (3, 3, 3)
+
+
 def test_settings_without_effect_are_told() -> None:
     planned = experiment(
         references=(),
@@ -185,6 +228,10 @@ def test_settings_without_effect_are_told() -> None:
 def test_nothing_is_begun_where_the_registration_is_wrong_or_another_runner_works(tmp_path: Path) -> None:
     wrong = experiment(sizes={"pocket": Size(seeds=1, design={"kind": "split"}, minutes=1, machine="any")})
     with pytest.raises(EvalError, match=r"cell plain/seed 0: design.split.repo"):
+        ran(tmp_path, planned=wrong)
+    assert not (tmp_path / "lab.db").exists()
+    wrong = experiment(measures=("forward_transfr",))
+    with pytest.raises(EvalError, match=r"exp99, measures: no measure 'forward_transfr'; did you mean forward_transfer\?"):
         ran(tmp_path, planned=wrong)
     assert not (tmp_path / "lab.db").exists()
     with Ledger(tmp_path), pytest.raises(EvalError, match="another runner"):
