@@ -250,12 +250,18 @@ if __name__ == "__main__":
 """
 
 
+def kept(lab: Path) -> int:
+    with Ledger(lab, read_only=True) as ledger:
+        return len(ledger.digests())
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_a_run_that_is_killed_loses_what_was_going_on_and_no_more(tmp_path: Path, how: signal.Signals) -> None:
     (tmp_path / "main.py").write_text(SCRIPT)
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     runner = subprocess.Popen([sys.executable, tmp_path / "main.py", tmp_path], env=environment, stderr=subprocess.DEVNULL)
     until((tmp_path / "pids-1").exists)
+    until(lambda: kept(tmp_path) == 3)  # a life that has ended is written after the next one has begun
     living = [int(pid) for pid in (tmp_path / "pids-1").read_text().split()]
     runner.send_signal(how)
     runner.wait(10)
