@@ -30,7 +30,7 @@ def markdown(text: str) -> str:
     """The text as one line of Markdown that shows it as it is: no markup, no HTML, no link, no further table cell."""
     line = plain(text)
     line = _LINK.sub(lambda found: "\\" + found[0], _EDGE.sub(r"\\_", _MARKUP.sub(r"\\\1", line)))
-    line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    line = line.replace("&", "&amp;").replace("<", "&lt;")
     return _BLOCK.sub(lambda found: f"{found[0]}\\" if found[0].isdigit() else f"\\{found[0]}", line)
 
 

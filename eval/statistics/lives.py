@@ -162,7 +162,8 @@ def _between(more: float, shared: float, own: float) -> float | None:
 def _tested(per_life: Sequence[float], tasks: int, moved: int, variance: float | None) -> Tested:
     lives, effect_name = len(per_life), "d_z"
     if lives < 2 or tasks < 2:
-        why = f"{lives} lives with {tasks} tasks: nothing is known of how {'lives' if lives < 2 else 'tasks'} differ; add some"
+        told = f"{lives} {'life' if lives == 1 else 'lives'} with {tasks} tasks"
+        why = f"{told}: nothing is known of how {'lives' if lives < 2 else 'tasks'} differ; add some"
         return Tested(test=NAME, n=lives, effect_name=effect_name, why=why)
     if not moved:
         why = "no pair is discordant"
