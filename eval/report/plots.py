@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Sequence
 from io import StringIO
 from itertools import pairwise
+from math import nan
 from typing import TYPE_CHECKING, Any
 
 from eval.report.document import Bars, Figure, Heat, Lines, Point, Unit
@@ -51,12 +52,14 @@ _SETTINGS: dict[Any, Any] = {
 
 def drawn(figure: Figure) -> str:
     """The plot as a document that stands by itself, with title and description for those who cannot see it."""
-    from matplotlib import rc_context
+    from matplotlib import rc_context, rcdefaults, rcParams
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure as Canvas
 
     file = StringIO()
-    with warnings.catch_warnings(), rc_context(_SETTINGS):
+    with warnings.catch_warnings(), rc_context():
+        rcdefaults()  # what this machine's own settings say does not matter
+        rcParams.update(_SETTINGS)
         # Letters are drawn by whoever shows the plot: that this machine's font lacks one does not matter.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         canvas = Canvas(figsize=(_WIDTH, _height(figure.plot)), layout="constrained")
@@ -86,13 +89,14 @@ def _lines(axes: Axes, plot: Lines) -> None:
     places = sorted({point.x for series in plot.series for point in series.points})
     nearest = min((after - before for before, after in pairwise(places)), default=1.0)
     for number, series in enumerate(plot.series):
-        points = [point for point in series.points if point.y is not None]
+        points = series.points
         beside = (
             0.0 if plot.logarithmic else (number - (len(plot.series) - 1) / 2) * min(0.04, 0.3 / len(plot.series)) * nearest
         )
         axes.errorbar(
             [point.x + beside for point in points],
-            [_scaled(point.y, plot.unit) for point in points],
+            # A line is broken where a value is missing.
+            [_scaled(nan if point.y is None else point.y, plot.unit) for point in points],
             yerr=_spread(points, plot.unit),
             label=_label(series.name),
             color=SERIES[number % len(SERIES)],

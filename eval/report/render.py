@@ -9,7 +9,7 @@ from typing import Any
 
 from eval.report.document import Block, Bullets, Commands, Figure, Mark, Missing, Prose, Report, Table, Value
 from eval.report.plots import INK, LINE, PAPER, SERIES, drawn
-from eval.report.text import fenced, markdown, paragraphs, plain
+from eval.report.text import fenced, markdown, paragraphs, plain, typed
 from memory.files import write_whole
 
 TEMPLATE = "report.html"
@@ -36,12 +36,19 @@ def write(report: Report, out: Path, name: str) -> list[Path]:
     written = {out / f"{name}.md": in_markdown(report, name)}
     written |= {out / f"{name}-{figure}.svg": plot for figure, plot in plots.items()}
     written[out / f"{name}.html"] = in_html(report, plots)
+    shown = [out / figure for figure in _figures_of(out / f"{name}.md", name)]
     for path, text in written.items():
         write_whole(path, text)
-    for stale in out.glob(f"{name}-*.svg"):
+    for stale in shown:
         if stale not in written:
-            stale.unlink()
+            stale.unlink(missing_ok=True)
     return list(written)
+
+
+def _figures_of(earlier: Path, name: str) -> list[str]:
+    """The figures that a report shows; not those of another one whose name begins as its own does."""
+    text = earlier.read_text(encoding="utf-8", errors="replace") if earlier.is_file() else ""
+    return re.findall(rf"^!\[.*\]\(({re.escape(name)}-[A-Za-z0-9_-]+\.svg)\)$", text, re.MULTILINE)
 
 
 # Markdown.
@@ -89,7 +96,7 @@ def _row(cells: Any) -> str:
 def in_html(report: Report, plots: dict[str, str]) -> str:
     """The report as one HTML file; `plots` are the SVG documents of its figures, by name."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
-    from markupsafe import Markup
+    from markupsafe import Markup, escape
 
     environment = Environment(
         loader=PackageLoader("eval.report"),
@@ -103,6 +110,7 @@ def in_html(report: Report, plots: dict[str, str]) -> str:
     environment.globals |= {
         "kind": lambda block: type(block).__name__,
         "paragraphs": paragraphs,
+        "typed": lambda text: escape(typed(text)),
         "notes": Notes,
         "tone": lambda value: value.tone if isinstance(value, Mark) else "none",
         "plot": lambda figure: Markup(themed(plots[figure.name])),  # made here, and escaped where it was made
@@ -125,7 +133,8 @@ def themed(svg: str) -> str:
     def styled(found: re.Match[str]) -> str:
         return colours.sub(lambda colour: f"var({names[colour[0]]})", found[0])
 
-    return re.sub(r' style="[^"]*"', styled, text)
+    # Inside a tag alone: what others wrote stands between tags, where `<` is escaped.
+    return re.sub(r"<[^<>]*>", lambda tag: re.sub(r' style="[^"]*"', styled, tag[0]), text)
 
 
 class Notes:
@@ -141,7 +150,9 @@ class Notes:
             return f"none ({self.reasons.setdefault(why, _letters(len(self.reasons)))})"
         if isinstance(value, Mark):
             return plain(value.text)
-        return f"{value:.3g}" if isinstance(value, float) else plain(str(value))
+        if isinstance(value, float):
+            return f"{value:z.0f}" if 1000 <= abs(value) < 1e12 else f"{value:z.3g}"
+        return plain(str(value))
 
     def lines(self) -> list[str]:
         """What stands below the table."""

@@ -17,8 +17,17 @@ def plain(text: str, longest: int = 0) -> str:
 
     `longest` cuts it, and an ellipsis says so (0: never).
     """
-    line = " ".join("".join(c if c.isspace() or _printable(c) else "\ufffd" for c in text).split())
+    line = " ".join(_visible(text).split())
     return line if not longest or len(line) <= longest else line[: longest - 1].rstrip() + ELLIPSIS
+
+
+def typed(text: str) -> str:
+    """Lines as they are typed, blanks and all; control characters are shown as U+FFFD, as in `plain`."""
+    return "\n".join(_visible(line.expandtabs(4)).rstrip() for line in re.split(r"\r?\n", text.strip("\r\n")))
+
+
+def _visible(text: str) -> str:
+    return "".join(c if c.isspace() or _printable(c) else "\ufffd" for c in text)
 
 
 def _printable(character: str) -> bool:
@@ -41,7 +50,6 @@ def paragraphs(text: str) -> list[str]:
 
 def fenced(text: str) -> str:
     """The text as a block of code, whose fence nothing in it can close."""
-    lines = [plain(line) for line in text.strip("\n").splitlines()]
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
-    return "\n".join([fence, *lines, fence])
+    return f"{fence}\n{typed(text)}\n{fence}"

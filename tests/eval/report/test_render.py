@@ -5,6 +5,7 @@ import xml.etree.ElementTree as Tree
 from html.parser import HTMLParser
 from pathlib import Path
 
+import matplotlib
 import pytest
 
 from eval.report.document import (
@@ -24,7 +25,7 @@ from eval.report.document import (
     Series,
     Table,
 )
-from eval.report.plots import INK, drawn
+from eval.report.plots import INK, SERIES, drawn
 from eval.report.render import Notes, in_markdown, themed, write
 from eval.report.text import fenced, markdown, plain
 
@@ -120,8 +121,10 @@ def test_what_others_wrote_adds_no_cell_no_line_and_no_fence() -> None:
 def test_figures_that_are_gone_are_removed_and_nothing_else(tmp_path: Path) -> None:
     write(report(), tmp_path, "exp")
     (tmp_path / "other-lines.svg").write_text("mine")
+    write(report(), tmp_path, "exp-long")
+    longer = sorted(path.name for path in tmp_path.glob("exp-long*"))
     write(Report("t", ()), tmp_path, "exp")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["exp.html", "exp.md", "other-lines.svg"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*longer, "exp.html", "exp.md", "other-lines.svg"])
 
 
 def test_a_page_that_turns_dark_takes_its_plots_along() -> None:
@@ -131,7 +134,29 @@ def test_a_page_that_turns_dark_takes_its_plots_along() -> None:
     assert INK not in page
     assert "var(--ink)" in page
     assert "var(--series-0)" in page
-    assert themed(drawn(Figure("f", INK, INK, LINES))).count(INK) == 2  # what is text stays what it says
+    written = f'a style="fill: {INK}"'
+    assert themed(drawn(Figure("f", written, written, LINES))).count(INK) == 2  # what is text stays what it says
+
+
+def test_a_line_is_broken_where_a_value_is_missing() -> None:
+    points = (Point(0, 0.1), Point(1, 0.2), Point(2, None), Point(3, 0.4), Point(4, 0.5))
+    svg = drawn(Figure("f", "c", "d", Lines("x", "y", (Series("s", points),))))
+    (line,) = re.findall(rf'<path d="([^"]*)"[^>]*clip-path[^>]*stroke: {SERIES[0]}', svg)
+    assert re.findall("[ML]", line) == ["M", "L", "M", "L"]
+
+
+def test_the_settings_of_this_machine_change_nothing() -> None:
+    figure = Figure("f", "c", "d", LINES)
+    before = drawn(figure)
+    with matplotlib.rc_context({"lines.markeredgewidth": 3, "axes.grid": True}):
+        assert drawn(figure) == before
+
+
+def test_commands_keep_their_blanks(tmp_path: Path) -> None:
+    typed = "python - <<'E'\nif x:\n    print('a  b')\nE"
+    markdown, page = write(Report("t", (), (Commands(typed),)), tmp_path, "exp")
+    assert typed in markdown.read_text()
+    assert typed in Page(page.read_text()).text
 
 
 @pytest.mark.parametrize("name", ["a/b", "", "../x", "a.b"])
