@@ -153,7 +153,7 @@ def test_every_life_counts_the_same() -> None:
 def test_one_life_says_nothing_about_lives() -> None:
     found = compare_lives(lived(0, 1, 30, 0.2), lived(1, 1, 30, 0.8))
     assert (found.tested.p, found.low, found.high, found.design_effect) == (None, None, None, None)
-    assert "1 lives" in found.tested.why
+    assert "1 life with" in found.tested.why
     assert found.pooled.p is not None
     assert found.difference is not None
     assert compare_lives([], []).difference is None
