@@ -19,7 +19,8 @@ from eval.files import is_pocket
 from eval.koans import stream as koans
 from eval.koans.toolchain import rust
 from eval.places import Places, key_of
-from eval.pocket.stream import PocketStream
+from eval.pocket.names import Split
+from eval.pocket.stream import PocketStream, task_id
 from eval.streams import TaskStream
 from eval.swebench.dataset import Dataset, read
 from eval.task_config import KOANS, OWN_HISTORY, POCKET, SWE_BENCH_CL, TasksConfig
@@ -83,7 +84,7 @@ class PocketSource:
         config, found, number = self.config, list[str](), 0
         while len(found) < count and (not config.count or number < config.count):
             for repo in config.pocket_repos:
-                identity = f"{repo}-stream-{config.seed}-{number}"
+                identity = task_id(repo, Split.STREAM, config.seed, number)
                 if identity not in done and len(found) < count:
                     found.append(identity)
             number += 1

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from daemon.cli.experiment import Lab, Seeds, SizeChoice, SizeOption, Workers
-from daemon.cli.options import HomeOption, Json, note, print_json
+from daemon.cli.options import HomeOption, Json, note, print_json, writing_to
 
 if TYPE_CHECKING:
     from eval.experiments.plan import Experiment, SizeName
@@ -74,8 +75,10 @@ def experiment_report(
         found = [(analysis := analysed(one, size.value, ledger, seeds), one, locking(one, analysis, ledger)) for one in wanted]
     from eval.experiments.report import write_overview, write_report
 
-    written = [path for analysis, one, locked in found for path in write_report(analysis, folder, one, locked)]
-    for path in [*written, *(write_overview([analysis for analysis, *_ in found], folder) if which == ALL else ())]:
+    with writing_to(out):
+        written = [path for analysis, one, locked in found for path in write_report(analysis, folder, one, locked)]
+        written += write_overview([analysis for analysis, *_ in found], folder) if which == ALL else ()
+    for path in written:
         typer.echo(path)
 
 
@@ -124,7 +127,7 @@ def _run(
             model=model_hash,
             code=code,
             again=again,
-            on_progress=lambda progress, name=one.id: _progress(name, progress),  # type: ignore[misc]
+            on_progress=partial(_progress, one.id),
         )
         with Ledger(lab, read_only=True) as ledger:
             judged = analysed(one, size, ledger, plan.seeds).judged

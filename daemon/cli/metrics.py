@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from daemon.cli.options import HomeOption, Json, print_json, print_table
+from daemon.cli.options import HomeOption, Json, print_json, print_table, writing_to
 from daemon.cli.reading import read
 
 if TYPE_CHECKING:
@@ -55,15 +55,13 @@ def report(
 ) -> None:
     """A report of this daemon's life, as Markdown and as one HTML file: curves, matrix, nights and verdicts, errors, cost."""
     from daemon.cli.nights import night_rows
-    from daemon.errors import DaemonError
     from daemon.report import write_life
     from daemon.views import NightRow
 
     nights = [NightRow.model_validate(row) for row in night_rows(home)]
-    try:
-        written = write_life(measured(home), nights, out.expanduser())
-    except OSError as error:
-        raise DaemonError(f"{out} cannot be written ({error.strerror}); name a folder that can be, with --out") from error
+    life = measured(home)
+    with writing_to(out):
+        written = write_life(life, nights, out.expanduser())
     if as_json:
         print_json({"files": [str(path) for path in written]})
         return

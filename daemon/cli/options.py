@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +18,21 @@ Last = Annotated[int, typer.Option("--last", "-n", min=1, help="Only the last so
 def note(text: str) -> None:
     """Something for the person at the terminal that is no part of the answer."""
     typer.secho(text, fg=typer.colors.YELLOW, err=True)
+
+
+@contextmanager
+def writing_to(folder: Path) -> Iterator[None]:
+    """While a report is written there.
+
+    Raises:
+        DaemonError: it cannot be.
+    """
+    from daemon.errors import DaemonError
+
+    try:
+        yield
+    except OSError as error:
+        raise DaemonError(f"{folder} cannot be written ({error.strerror}); name a folder that can be, with --out") from error
 
 
 def print_json(value: Any) -> None:

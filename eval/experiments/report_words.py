@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from math import isclose
 
@@ -90,11 +91,11 @@ def head_of(criterion: Criterion) -> str:
 
 def tally(judged: Sequence[Judged]) -> str:
     """`1 of 4 criteria is met, 2 are not, 1 is undecided`."""
-    counts = {verdict: sum(one.verdict == verdict for one in judged) for verdict in _TONES}
+    counts = Counter(str(one.verdict) for one in judged)
     words = [f"{counts['met']} of {counted(len(judged), 'criterion', 'criteria')} {'is' if counts['met'] == 1 else 'are'} met"]
-    for verdict, told in (("not met", "not met"), ("undecided", "undecided"), ("not measured", "not measured")):
-        if count := counts[verdict]:  # type: ignore[index]
-            words.append(f"{count} {'is' if count == 1 else 'are'} {told}")
+    for verdict in ("not met", "undecided", "not measured"):
+        if count := counts[verdict]:
+            words.append(f"{count} {'is' if count == 1 else 'are'} {verdict}")
     return ", ".join(words)
 
 

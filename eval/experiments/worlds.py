@@ -11,10 +11,12 @@ from agent.loop import Budget
 from agent.models.engines import POCKET, Weights, open_model, open_weights
 from agent.sandbox.base import Sandbox
 from agent.session import TERSE
+from consolidation.guards import Guard
 from consolidation.leaks import HeldOut
 from consolidation.trainers.base import Trainer
 from eval.coding.problems import data_folder, has, problems
 from eval.errors import EvalError
+from eval.exams import seat_of
 from eval.experiments.life import DriftDesign, LifeConfig, SequenceDesign, SplitDesign
 from eval.guard_config import GuardConfig
 from eval.held_out import held_out_of, held_out_problems
@@ -24,7 +26,7 @@ from eval.places import Places
 from eval.play import Player, Routes
 from eval.pocket.conventions import Drift
 from eval.pocket.names import Split
-from eval.pocket.stream import TASKS_PER_MODULE
+from eval.pocket.stream import TASKS_PER_MODULE, task_id
 from eval.sources import open_source
 from eval.streams import TaskStream
 from eval.swebench.splits import split
@@ -111,7 +113,7 @@ class World:
         return [number for pair in pairs for number in (pair if draw.random() < 0.5 else reversed(pair))]
 
     def _pocket_id(self, repo: str, part: Split, number: int, drift: Drift = "") -> str:
-        return f"{repo}.{drift}-{part}-{self.config.seed}-{number}" if drift else f"{repo}-{part}-{self.config.seed}-{number}"
+        return task_id(repo, part, self.config.seed, number, drift)
 
     def _taught(self, repo: str, lived: Sequence[str], examined: int) -> Block:
         exam = self.unseen(repo, examined)
@@ -182,21 +184,8 @@ class World:
         opened = open_guards(config, self.player, data_folder(Places(self.folder)), (), self.config.seed)
         found: list[Attempted] = []
         for guard in opened.guards:
-            if guard.role != "capability":
-                continue
-            for item, answer in guard.answer(guard.items(routes), routes).items():
-                right = Outcome.RESOLVED if answer.score >= 1 else Outcome.UNRESOLVED
-                found.append(
-                    Attempted(
-                        task_id=f"{guard.name}/{item}",
-                        repo=guard.repo(item),
-                        kind=guard.name,
-                        outcome=right,
-                        steps=1,
-                        seconds=answer.seconds,
-                        config_hash=guard.digest,
-                    )
-                )
+            if guard.role == "capability":
+                found += sat(guard, routes)
         return found
 
     def serves(self, attempt: Attempted) -> bool:
@@ -216,6 +205,30 @@ class World:
     def terse(self) -> bool:
         """Whether the model speaks the terse protocol."""
         return self.player.toolkit is TERSE
+
+
+def sat(guard: Guard, routes: Routes) -> list[Attempted]:
+    """The answers to a guard's items as rows. A problem has the same id whoever sits it, so that the base and an adapter, which
+    a guard asks at a seat of its own, are compared problem by problem.
+
+    Raises:
+        EvalError: several adapters would sit it, and which one is compared with the base is not said.
+    """
+    items = guard.items(routes)
+    if len(sitting := {guard.repo(item) for item in items}) > 1:
+        raise EvalError(f"{guard.name}: {len(sitting)} adapters would sit it ({', '.join(sorted(sitting))}); train one for all")
+    return [
+        Attempted(
+            task_id=f"{guard.name}/{seat_of(item)[1]}",
+            repo=guard.repo(item),
+            kind=guard.name,
+            outcome=Outcome.RESOLVED if answer.score >= 1 else Outcome.UNRESOLVED,
+            steps=1,
+            seconds=answer.seconds,
+            config_hash=guard.digest,
+        )
+        for item, answer in guard.answer(items, routes).items()
+    ]
 
 
 def open_world(config: LifeConfig, folder: Path, sandbox: Callable[[], Sandbox] | None = None) -> World:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import re
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from eval.metrics.counting import finite_median, share_repeated
 from memory.trajectories import Outcome, Trajectory
 
 _ERROR = re.compile(r"^error(?:\[(E\d{4})\])?: (.+)$", re.MULTILINE)
@@ -65,19 +64,8 @@ def repeat_error_rate(trajectories: Sequence[Trajectory]) -> float | None:
     The first task of a family cannot repeat anything and is not counted; None where nothing is left.
     Infrastructure failures are left out.
     """
-    made: dict[str, dict[Signature, set[str]]] = {}
-    tasks: dict[str, set[str]] = {}
-    repeated = counted = 0
-    for trajectory in (t for t in trajectories if t.outcome is not Outcome.INFRASTRUCTURE_FAILURE):
-        family = made.setdefault(trajectory.repo, {})
-        earlier = tasks.setdefault(trajectory.repo, set()) - {trajectory.task_id}
-        for found in set(errors_made(trajectory)):
-            before = family.setdefault(found, set())
-            counted += bool(earlier)
-            repeated += bool(before - {trajectory.task_id})
-            before.add(trajectory.task_id)
-        tasks[trajectory.repo].add(trajectory.task_id)
-    return repeated / counted if counted else None
+    lived = (t for t in trajectories if t.outcome is not Outcome.INFRASTRUCTURE_FAILURE)
+    return share_repeated((t.repo, t.task_id, set(errors_made(t))) for t in lived)
 
 
 def steps_to_green(trajectory: Trajectory) -> int | None:
@@ -90,7 +78,4 @@ def median_steps_to_green(trajectories: Sequence[Trajectory]) -> float | None:
 
     None if the median is such a one, or if there are no trajectories. Infrastructure failures are left out.
     """
-    counted = [t for t in trajectories if t.outcome is not Outcome.INFRASTRUCTURE_FAILURE]
-    lengths = [math.inf if (steps := steps_to_green(t)) is None else float(steps) for t in counted]
-    median = statistics.median(lengths) if lengths else math.inf
-    return median if math.isfinite(median) else None
+    return finite_median(steps_to_green(t) for t in trajectories if t.outcome is not Outcome.INFRASTRUCTURE_FAILURE)

@@ -14,6 +14,7 @@ from typing import Literal
 
 from agent.models.purse import Price
 from eval.metrics.continual import Measure
+from eval.metrics.counting import finite_median, share_repeated
 from eval.metrics.rows import Attempted
 
 Rows = Sequence[Attempted]
@@ -62,21 +63,9 @@ def useful_calls(rows: Rows) -> float | None:
 def repeat_error_rate(rows: Rows) -> float | None:
     """Share of the errors made that had been made before in an *earlier task* of the same repository.
 
-    As `eval.koans.signatures.repeat_error_rate` counts them, for all kinds of errors: each once for each attempt; attempts in
-    the order they were lived; the first task of a repository cannot repeat anything. None where nothing is counted.
+    Each counts once for each attempt; see `share_repeated`. None where nothing is counted.
     """
-    made: dict[tuple[str, str], set[str]] = {}
-    tasks: dict[str, set[str]] = {}
-    repeated = counted = 0
-    for row in _graded(rows):
-        earlier = tasks.setdefault(row.repo, set()) - {row.task_id}
-        for error in set(row.errors):
-            before = made.setdefault((row.repo, error), set())
-            counted += bool(earlier)
-            repeated += bool(before - {row.task_id})
-            before.add(row.task_id)
-        tasks[row.repo].add(row.task_id)
-    return repeated / counted if counted else None
+    return share_repeated((row.repo, row.task_id, set(row.errors)) for row in _graded(rows))
 
 
 def median_steps_to_green(rows: Rows) -> float | None:
@@ -84,9 +73,7 @@ def median_steps_to_green(rows: Rows) -> float | None:
 
     None if the median is such a one, or without attempts.
     """
-    lengths = [math.inf if row.green is None else float(row.green) for row in _graded(rows)]
-    found = median(lengths) if lengths else math.inf
-    return found if math.isfinite(found) else None
+    return finite_median(row.green for row in _graded(rows))
 
 
 def cost(rows: Rows, price: Price | None) -> float | None:

@@ -34,6 +34,11 @@ class _Entry:
     neighbour: Problem
 
 
+def task_id(repo: str, split: Split, seed: int, number: int, drift: Drift = "") -> str:
+    """How a task of the pocket world is called; `PocketStream.of` reads it."""
+    return f"{repo}.{drift}-{split}-{seed}-{number}" if drift else f"{repo}-{split}-{seed}-{number}"
+
+
 @lru_cache(maxsize=4096)
 def _module_problems(seed: int, repo: str, split: Split, number: int, drift: Drift) -> tuple[Problem, Problem]:
     """A module's two bugs: one of a base skill, one about the house convention."""
@@ -108,17 +113,16 @@ class PocketStream:
     def _entry(self, seed: int, repo: str, split: Split, number: int, drift: Drift) -> _Entry:
         problem = _problem(seed, repo, split, number, drift)
         neighbour = _problem(seed, repo, split, number + TASKS_PER_MODULE, drift)
-        head = f"{repo}.{drift}" if drift else repo
         changed = len(set(problem.after.splitlines()) ^ set(problem.before.splitlines()))
         offset = REPOSITORIES.index(repo)
         task = Task(
-            id=f"{head}-{split}-{seed}-{number}",
+            id=task_id(repo, split, seed, number, drift),
             repo=repo,
             issue=problem.symptom,
             created_at=EPOCH + timedelta(days=number, hours=offset),
             position=number * len(REPOSITORIES) + offset,
             difficulty=DIFFICULTIES[min(changed // 2, 2)] if problem.kind != CONVENTION_KIND else DIFFICULTIES[2],
-            dependencies=(f"{head}-{split}-{seed}-{number - 1}",) if number % TASKS_PER_MODULE else (),
+            dependencies=(task_id(repo, split, seed, number - 1, drift),) if number % TASKS_PER_MODULE else (),
         )
         return _Entry(task, problem, neighbour)
 

@@ -208,9 +208,12 @@ def _spread(points: Sequence[Point], unit: Unit) -> Any:
     """Lengths of the bars of error, below and above: 2 by points, or None where no point has an interval."""
     if all(point.low is None or point.high is None for point in points):
         return None
-    below = [_scaled(point.y - point.low, unit) if None not in (point.y, point.low) else 0.0 for point in points]  # type: ignore[operator]
-    above = [_scaled(point.high - point.y, unit) if None not in (point.y, point.high) else 0.0 for point in points]  # type: ignore[operator]
-    return [[max(0.0, length) for length in below], [max(0.0, length) for length in above]]
+    return [[_apart(point.low, point.y, unit) for point in points], [_apart(point.y, point.high, unit) for point in points]]
+
+
+def _apart(low: float | None, high: float | None, unit: Unit) -> float:
+    """How far apart two ends are drawn; 0 where one is missing."""
+    return 0.0 if low is None or high is None else max(0.0, _scaled(high - low, unit))
 
 
 def _scaled(value: float | None, unit: Unit) -> float:

@@ -3,6 +3,7 @@
 from datetime import timedelta
 from pathlib import Path
 
+from daemon.errors import DaemonError
 from daemon.experimenting import analysed, locking, named
 from eval.experiments.ledger import Ledger
 from tests.daemon.test_experiment_commands import EXAMS, LEARNT, NOW, WHICH, begin, fingerprint, run
@@ -30,6 +31,15 @@ def test_all_that_were_run_have_an_overview(tmp_path: Path) -> None:
     overview = (tmp_path / "out" / "programme.md").read_text(encoding="utf-8")
     assert "Registered, and not run: crossval, exp01" in overview
     assert (tmp_path / "out" / "pilot.md").is_file()
+
+
+def test_a_folder_that_cannot_be_written_is_said_in_one_line(tmp_path: Path) -> None:
+    begin(tmp_path / "lab", named(WHICH)[0], 1)
+    (tmp_path / "taken").write_text("a file", encoding="utf-8")
+    refused = run("report", WHICH, "--out", str(tmp_path / "taken"), "--lab", str(tmp_path / "lab"))
+    assert refused.exit_code == 1
+    assert isinstance(refused.exception, DaemonError)
+    assert "taken cannot be written (File exists); name a folder that can be, with --out" in str(refused.exception)
 
 
 def test_lives_that_another_experiment_lived_before_it_was_locked_are_counted(tmp_path: Path) -> None:

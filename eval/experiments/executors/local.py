@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -155,6 +156,7 @@ def _serve(pipe: Connection, work: bytes) -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ.update(ONE_THREAD)
+    warnings.simplefilter("ignore", FutureWarning)  # what the environment says of warnings is read when Python starts
     os.dup2(2, 1)  # what is printed must not get between the lines of the parent's JSON
     while True:
         try:

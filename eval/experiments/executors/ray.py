@@ -210,7 +210,7 @@ def _quiet() -> None:
         def aside(data: dict[str, Any], *given: Any, **named: Any) -> None:
             tell({**data, "is_err": True}, *given, **named)
 
-        aside.tells_on_stderr = True  # type: ignore[attr-defined]
+        aside.__dict__["tells_on_stderr"] = True
         worker.print_to_stdstream = aside
 
 

@@ -1,14 +1,17 @@
 """The checks of a life by themselves: what they refuse, and what they must let pass."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from consolidation.guards import Answer, Routes
 from eval.errors import EvalError
+from eval.exams import at_seat, seat_of, seats
 from eval.experiments.checks import Checks
 from eval.experiments.life import ExamRow, LifeConfig, NightRow, SequenceDesign, SplitDesign
-from eval.experiments.worlds import Block, World, open_world
+from eval.experiments.worlds import Block, World, open_world, sat
 from eval.metrics.rows import Attempted
 from memory.arms import Arm
 from memory.trajectories import Outcome
@@ -95,3 +98,32 @@ def test_nothing_is_lived_and_examined_as_unseen(tmp_path: Path) -> None:
     world = open_world(LifeConfig(design=design, seed=1), tmp_path)
     with pytest.raises(EvalError, match="would be lived and examined as unseen"):
         world._taught("farm", world.unseen("farm", 1), 2)
+
+
+class Exam:
+    """A guard of two problems, each asked of every adapter that serves."""
+
+    name = claim = "exam"
+    role = "capability"
+    digest = "d"
+
+    def items(self, routes: Routes) -> Sequence[str]:
+        return [at_seat(seat, problem) for problem in ("p1", "p2") for seat in seats(routes)]
+
+    def category(self, item: str) -> str:
+        return ""
+
+    def repo(self, item: str) -> str:
+        return seat_of(item)[0]
+
+    def answer(self, items: Sequence[str], routes: Routes) -> Mapping[str, Answer]:
+        return {item: Answer(score=float(item.endswith("p1")), said="s") for item in items}
+
+
+def test_a_problem_has_one_name_whoever_sits_it_so_that_adapter_and_base_are_compared() -> None:
+    base, adapted = sat(Exam(), {}), sat(Exam(), {"farm": Path("a")})  # type: ignore[arg-type]
+    assert [(row.task_id, row.resolved) for row in base] == [("exam/p1", True), ("exam/p2", False)]
+    assert [row.task_id for row in adapted] == [row.task_id for row in base]
+    assert [row.repo for row in adapted] == ["farm", "farm"]
+    with pytest.raises(EvalError, match="2 adapters would sit it"):
+        sat(Exam(), {"farm": Path("a"), "boat": Path("b")})  # type: ignore[arg-type]
