@@ -16,7 +16,7 @@ LONGEST = 220
 """Characters of a reason that somebody else wrote (an exception): more is cut, and the ledger has it all."""
 CHANCE = 0.05
 """A p, after Holm's correction, from which on nothing is said to differ."""
-SHARES = "Shares and differences of shares are of 1: 0.05 is 5 points."
+SHARES = "Shares and differences of shares are of 1: 0.05 is 5 points. Student's intervals may reach beyond 0 and 1."
 _TONES: dict[Verdict, Tone] = {"met": "good", "not met": "bad", "undecided": "open", "not measured": "open"}
 _ONE = {"lives": "life", "seeds": "seed", "repositories": "repository"}
 
