@@ -50,9 +50,10 @@ def _experiments(analyses: Sequence[Analysis]) -> Iterator[Block]:
     for one in analyses:
         verdicts = [each.verdict for each in one.judged]
         counts = [verdicts.count(verdict) for verdict in ("met", "not met", "undecided", "not measured")]
-        rows.append((one.experiment, one.title, one.size, f"{one.done}/{one.cells}", *counts, *_headline(one), _file(one)))
+        told = (*_headline(one), number(one.seconds), _file(one))
+        rows.append((one.experiment, one.title, one.size, f"{one.done}/{one.cells}", *counts, *told))
     columns = ("id", "title", "size", "cells", "met", "not met", "undecided", "not measured", "first criterion", "its value")
-    yield Table("Verdicts by experiment", (*columns, "report"), tuple(rows))
+    yield Table("Verdicts by experiment", (*columns, "s of living", "report"), tuple(rows))
     yield Prose(SHARES)
 
 

@@ -351,7 +351,7 @@ def test_the_overview_has_a_row_for_each_and_names_what_was_not_run(tmp_path: Pa
     report = overview([analysis, other], "Pocket results.", ["exp97"])
     rows = table(report, "Verdicts").rows
     assert rows[1][:8] == ("exp98", "Of nothing", "pocket", "3/3", 1, 1, 0, 0)
-    assert rows[1][8:] == ("c0 (forward_transfer >= 0.1)", "0.5 (0.252 to 0.748; 3 lives)", "exp98.md")
+    assert rows[1][8:] == ("c0 (forward_transfer >= 0.1)", "0.5 (0.252 to 0.748; 3 lives)", number(other.seconds), "exp98.md")
     assert bad(report).splitlines() == ["exp98: 1 not met (c1)", "Registered, and not run: exp97"]
     assert len(table(report, "Criteria").rows) == 3
     names = [path.name for path in write_overview([analysis, other], tmp_path)]
